@@ -1,0 +1,62 @@
+# Every target does its own set-up; Python 3.11 or later and make are all it needs.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# Stamps: each is younger than what it was installed from, and missing until the install is complete.
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+.PHONY: help results test test-long lint lab notebooks data demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=name/or/path for your own data)
+	$(PY) run_results.py $(if $(DATASET),--dataset "$(DATASET)")
+
+test: $(DEV) ## all tests but the long ones
+	$(PY) -m pytest -m "not long"
+
+test-long: $(DEV) ## the tests that take more than ten minutes together
+	$(PY) -m pytest -m long
+
+lint: $(DEV) ## ruff: rules and formatting, notebooks included
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+lab: $(RUN) ## open the notebooks in the browser
+	$(PY) -m jupyterlab
+
+notebooks: $(RUN) ## generate the notebooks anew and run them from top to bottom
+	$(PY) notebooks/make_notebooks.py --execute
+
+data: $(RUN) ## download and verify the two Amazon datasets
+	$(PY) dataset/fetch_amazon.py
+
+demo: $(RUN) ## write dataset/Demo anew, the same bytes every time
+	$(PY) dataset/make_demo.py
+
+clean: ## remove .venv, caches, and local weights and results; committed files and data stay
+	rm -rf $(VENV) checkpoints results/*.csv results/*.ipynb
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find . -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
+
+# pip takes a package whose install was cut short for a whole one, so after an interruption the
+# environment is built anew.
+define install
+	@command -v "$(PYTHON)" > /dev/null || { echo "$(PYTHON) is not installed: name a Python 3.11 or later with 'make PYTHON=...'."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: name a later one with 'make PYTHON=...'."; exit 1; }
+	@if [ -e $(VENV)/.installing ]; then rm -rf $(VENV); fi
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $(VENV)/.installing
+	$(PY) -m pip install --disable-pip-version-check --requirement $(1) --constraint constraints.txt
+	@rm $(VENV)/.installing
+	@touch $(RUN) $@
+endef
+
+$(RUN): requirements.txt constraints.txt
+	$(call install,requirements.txt)
+
+$(DEV): $(RUN) requirements-dev.txt
+	$(call install,requirements-dev.txt)

@@ -1,0 +1,137 @@
+"""Checkpoints: one `.safetensors` file that rebuilds a model, and the state that resumes a run.
+
+Both hold tensors and a JSON header and no code: loading one executes nothing. Both are written to a
+temporary file beside the target, then renamed, so a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models import SessionModel, build_model
+from process_data import Vocabulary
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is no usable checkpoint; the message names it and says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """model, its vocabulary, training popularity (n + 1,), and the header it was saved with.
+
+    header: `model`, `arguments`, `dataset`, `sha256` (of the data), `recipe`, `seed`, `split`,
+    `split_seed`, `epochs`, `mask_seen`, `metrics` (part -> metric -> value).
+    """
+
+    model: SessionModel
+    vocabulary: Vocabulary
+    popularity: np.ndarray
+    header: dict
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; it takes its place if the block ends well.
+
+    Whatever goes wrong (OSError for a full disk, a read-only folder), the old file stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp's own mode would hide the file from everybody else
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
+    """Write tensors and a JSON header to `path`, atomically. Raises OSError and leaves what was there."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replacing(path) as part:
+        try:
+            save_file(tensors, part, metadata={"header": json.dumps(header)})
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"{path} cannot be written: {error}") from None
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and JSON header of a file. Raises CheckpointError."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; train it with `python train.py --output {path}`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("header", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is no checkpoint, or is cut off ({error})") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} has no header of ours; it is some other safetensors file")
+    version = header.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(f"{path} has format {version!r}; this code reads up to {FORMAT}")
+    return tensors, header
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: SessionModel,
+    vocabulary: Vocabulary,
+    popularity: np.ndarray,
+    header: dict,
+    *,
+    half: bool = False,
+) -> None:
+    """Save a model as one file; `half` stores its weights as float16 (it computes in float32 again)."""
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    if half:
+        tensors = {
+            key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
+        }
+    tensors["item_ids"] = torch.as_tensor(vocabulary.item_ids)
+    tensors["popularity"] = torch.as_tensor(popularity)
+    header = {"format": FORMAT, "model": model.name, "arguments": model.arguments, **header}
+    write_tensors(path, tensors, header)
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Rebuild a model from its file, in float32, ready to score. Raises CheckpointError."""
+    tensors, header = read_tensors(path)
+    try:
+        model = build_model(header["model"], **header["arguments"])
+        weights = {
+            key.removeprefix("model."): value.float() if value.is_floating_point() else value
+            for key, value in tensors.items()
+            if key.startswith("model.")
+        }
+        model.load_state_dict(weights)
+        vocabulary = Vocabulary(tensors["item_ids"].numpy())
+        popularity = tensors["popularity"].numpy()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this code: {error}") from None
+    if len(vocabulary) != model.n_items or len(popularity) != model.n_items + 1:
+        raise CheckpointError(f"{path}: its item ids do not fit its model of {model.n_items} items")
+    return Checkpoint(model.to(device).eval(), vocabulary, popularity, header)

@@ -1,0 +1,1 @@
+"""A package, so that no installed one named `dataset` is imported in its place."""

@@ -1,0 +1,76 @@
+"""SASRec: Kang & McAuley 2018, "Self-Attentive Sequential Recommendation".
+
+Item + learned position embeddings, blocks of causal self-attention and a point-wise feed-forward
+network, each behind layer normalisation with a residual connection (their section III). A reference
+for the others; it has no notebook.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import SessionModel
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); step t attends to steps <= t."""
+
+    def __init__(self, *, width: int, heads: int, inner: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.project_in = nn.Linear(width, 3 * width)
+        self.project_out = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, L, D = x.shape
+        heads = self.project_in(self.norm1(x)).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(*heads, is_causal=True)  # (B, heads, L, D / heads)
+        x = x + self.dropout(self.project_out(out.transpose(1, 2).reshape(B, L, D)))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+
+class SASRec(SessionModel):
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        width: int = 128,
+        layers: int = 1,
+        heads: int = 2,
+        inner: int = 256,
+        longest: int = 50,
+        dropout: float = 0.5,
+        hidden_dropout: float = 0.5,
+        score: str = "dot",
+        scale: float = 12.0,
+    ):
+        super().__init__(
+            n_items=n_items,
+            width=width,
+            dropout=dropout,
+            hidden_dropout=hidden_dropout,
+            score=score,
+            scale=scale,
+        )
+        self.position = nn.Embedding(longest, width)
+        self.blocks = nn.ModuleList(
+            Block(width=width, heads=heads, inner=inner, dropout=hidden_dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.position.num_embeddings:
+            raise ValueError(
+                f"sessions of {x.shape[1]} items: this SASRec takes {self.position.num_embeddings}"
+            )
+        position = self.position(torch.arange(x.shape[1], device=x.device))
+        h = self.dropout(self.embedding(x) + position)  # (B, L, D)
+        for block in self.blocks:
+            h = block(h)
+        return self.norm(h)  # (B, L, D)

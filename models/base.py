@@ -1,0 +1,87 @@
+"""What every model shares: the item embedding, scoring against it, and where a session ends.
+
+Shapes: B batch, L steps, D width, n items (ids 1..n, 0 pads).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SessionModel(nn.Module):
+    """Sequence in, hidden states out: a subclass implements `forward(x) -> (B, L, D)`.
+
+    x (B, L) holds encoded ids, zeros to the right. The score of item i after step t is the dot product
+    of state and embedding, or with score="cosine" their cosine times `scale` (a number, 1 / temperature).
+    Dropout is applied to the embeddings of the session's items, hidden_dropout to the states.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_items: int,
+        width: int,
+        dropout: float,
+        hidden_dropout: float,
+        score: str,
+        scale: float,
+    ):
+        super().__init__()
+        if score not in ("dot", "cosine"):
+            raise ValueError(f"score={score!r}: choose 'dot' or 'cosine'")
+        self.n_items, self.width, self.score, self.scale = n_items, width, score, scale
+        self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden_dropout = nn.Dropout(hidden_dropout)
+
+    def reset_parameters(self) -> None:
+        """Xavier for every matrix, zero for every bias (the report's initialisation)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_normal_(parameter)
+            elif "norm" not in name:
+                nn.init.zeros_(parameter)
+        with torch.no_grad():
+            self.embedding.weight[0] = 0
+
+    def embed(self, items: Tensor) -> Tensor:
+        """Ids (...) -> embeddings (..., D), dropout applied."""
+        return self.dropout(self.embedding(items))
+
+    def last_state(self, x: Tensor) -> Tensor:
+        """State after each session's last item: (B, L) -> (B, D)."""
+        return take_step(self(x), last_step(x))
+
+    def item_matrix(self) -> Tensor:
+        """(n + 1, D) what states are scored against; row 0 is the padding."""
+        return F.normalize(self.embedding.weight, dim=1) if self.score == "cosine" else self.embedding.weight
+
+    def query(self, states: Tensor) -> Tensor:
+        """States (..., D) -> queries (..., D): their product with `item_matrix` is the score."""
+        return F.normalize(states, dim=-1) * self.scale if self.score == "cosine" else states
+
+
+class AdditiveAttention(nn.Module):
+    """a = v^T sigmoid(A1 query + A2 key [+ c]), not normalised: NARM eq. 8, SR-GNN eq. 6."""
+
+    def __init__(self, width: int, *, bias: bool):
+        super().__init__()
+        self.A1 = nn.Linear(width, width, bias=False)
+        self.A2 = nn.Linear(width, width, bias=bias)
+        self.v = nn.Linear(width, 1, bias=False)
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """query, key: any two shapes (..., H) that broadcast -> weights (...)."""
+        return self.v(torch.sigmoid(self.A1(query) + self.A2(key))).squeeze(-1)
+
+
+def last_step(x: Tensor) -> Tensor:
+    """Index of each session's last item (0 for an empty one): (B, L) -> (B,)."""
+    return ((x > 0).sum(1) - 1).clamp(min=0)
+
+
+def take_step(states: Tensor, step: Tensor) -> Tensor:
+    """states (B, L, D) at one step (B,) a row -> (B, D)."""
+    return states[torch.arange(len(states), device=states.device), step]

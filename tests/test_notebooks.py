@@ -1,0 +1,99 @@
+"""The notebooks: generated from one source, committed with clean outputs, run from top to bottom on Demo."""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "notebooks"))
+import make_notebooks  # noqa: E402
+
+NOTEBOOKS = [
+    "notebooks/0_GRU4REC.ipynb",
+    "notebooks/1_SRGNN.ipynb",
+    "notebooks/2_NARM.ipynb",
+    "notebooks/3_GRUwATT.ipynb",
+    "notebooks/4_GGNNwATT.ipynb",
+    "get_final_result.ipynb",
+]
+MODEL_NOTEBOOKS = NOTEBOOKS[:5]
+
+
+def read(name):
+    return nbformat.read(ROOT / name, 4)
+
+
+def code_cells(name):
+    return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_notebook_is_the_generated_one(name):
+    generated = make_notebooks.notebooks()[ROOT / name]
+    committed = read(name)
+    assert [c.source for c in committed.cells] == [c.source for c in generated.cells]
+    assert [c.metadata.get("tags") for c in committed.cells] == [
+        c.metadata.get("tags") for c in generated.cells
+    ]
+
+
+def test_the_five_share_their_cells():
+    sources = {name: [c.source for c in read(name).cells] for name in MODEL_NOTEBOOKS}
+    shared = set.intersection(*(set(cells) for cells in sources.values()))
+    headings = ("## Setup", "## Data", "## Model", "## Training", "## Evaluation", "## What it", "## Saving")
+    for heading in headings:
+        cells = {next(c for c in cells if c.startswith(heading)) for cells in sources.values()}
+        after = {cells[[c.startswith(heading) for c in cells].index(True) + 1] for cells in sources.values()}
+        assert len(cells) == 1 and len(after) == 1, heading
+    assert all(len(shared) >= 0.6 * len(cells) for cells in sources.values())
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_one_parameters_cell_and_short_cells(name):
+    tagged = [c for c in code_cells(name) if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1 and "DATASET" in tagged[0].source
+    assert all(len(c.source.splitlines()) <= 15 for c in code_cells(name))
+
+
+def texts_of(output):
+    yield output.get("text", "")
+    for kind, value in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            yield value
+
+
+# GRUwATT's and GGNNwATT's are still to be run in full.
+@pytest.mark.parametrize("name", [*NOTEBOOKS[:3], NOTEBOOKS[5]])
+def test_committed_outputs_are_of_one_clean_run(name):
+    cells = code_cells(name)
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+    text = "\n".join(t for o in outputs for t in texts_of(o))
+    assert not re.search(r"/(home|root|Users|tmp|work|opt|usr)/", text)
+    assert (ROOT / name).stat().st_size < 2 << 20
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_runs_on_demo(name, project_copy):
+    parameters = {"DATASET": "Demo", "EPOCHS": 1, "SEEDS": [0], "TRIAL_EPOCHS": 1}
+    if name not in MODEL_NOTEBOOKS:
+        parameters = {"DATASETS": ["Demo"], "EPOCHS": 1}
+    executed = papermill.execute_notebook(
+        project_copy / name,
+        project_copy / "executed.ipynb",
+        parameters=parameters,
+        cwd=(project_copy / name).parent,
+        progress_bar=False,
+    )
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.get("name") == "stderr"], "a warning where a reader would see it"
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2
+    # Progress bars in a notebook are widgets; training shows them live.
+    if name in MODEL_NOTEBOOKS:
+        assert any("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in outputs)

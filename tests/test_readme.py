@@ -1,0 +1,90 @@
+"""Every command of the README runs, and its tables say what the notebooks and the saved runs say."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODELS = ["GRU4REC", "SRGNN", "NARM"]  # those whose notebooks are committed with outputs
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = list(dict.fromkeys(line for block in blocks("bash") for line in block.splitlines() if line))
+PYTHON_COMMANDS = [c for c in COMMANDS if c.startswith(".venv/bin/python ")]
+MAKE_COMMANDS = [c for c in COMMANDS if c.startswith("make ")]
+SETUP_COMMANDS = [
+    "python3 -m venv .venv",
+    ".venv/bin/pip install -r requirements.txt -c constraints.txt",
+    ".venv/bin/jupyter lab",
+]
+
+
+def test_no_command_goes_untested():
+    assert sorted(COMMANDS) == sorted(PYTHON_COMMANDS + MAKE_COMMANDS + SETUP_COMMANDS)
+
+
+def test_python_commands_run_in_their_order(project_copy):
+    for command in PYTHON_COMMANDS:
+        words = shlex.split(command)
+        words[0] = sys.executable
+        if "train.py" in words:
+            words += ["--epochs", "1"]
+        done = subprocess.run(words, cwd=project_copy, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert len((project_copy / "results" / "narm.csv").read_text().splitlines()) == 601
+    assert json.loads(done.stdout)["queries"] == 600
+    assert json.loads((project_copy / "checkpoints" / "narm.json").read_text())["model"] == "NARM"
+
+
+@pytest.mark.parametrize("command", MAKE_COMMANDS)
+def test_make_command_has_a_target(command):
+    """What the targets run is tested on its own (this test is run by one of them)."""
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_setup_commands_name_what_exists():
+    assert (ROOT / "requirements.txt").exists() and (ROOT / "constraints.txt").exists()
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyter", "lab", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip()
+
+
+def test_python_example_runs(project_copy):
+    (example,) = blocks("python")
+    assert len(example.strip().splitlines()) <= 5
+    done = subprocess.run([sys.executable, "-c", example], cwd=project_copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 sessions: 2 known")
+
+
+def test_every_file_of_the_layout_exists():
+    names = re.findall(r"`([\w./]+)`", README.split("## Layout")[1].split("## Development")[0])
+    paths = [name for name in names if "/" in name or "." in name]
+    assert len(paths) > 10
+    assert not [path for path in paths if not path.startswith(".") and not (ROOT / path).exists()]
+
+
+def table_rows(heading):
+    section = README.split(heading)[1].split("\n\n")[1]
+    return {row.split("|")[1].strip(): row.strip() for row in section.splitlines()[2:]}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_beauty_table_is_what_the_notebook_shows(model):
+    (path,) = (ROOT / "notebooks").glob(f"?_{model}.ipynb")
+    cells = nbformat.read(path, 4).cells
+    shown = "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
+    row = table_rows("**Beauty**")[model]
+    assert row in shown.splitlines()

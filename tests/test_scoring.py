@@ -1,0 +1,299 @@
+"""Loss, scores, ranks and top lists, against hand computations and plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scoring
+from models import MODELS, build_model
+from models.base import SessionModel
+from process_data import Batch, Sessions, TrainDataset, get_dataloader
+from scoring import next_item_loss, popularity_scores, rank_labels, score_sessions, top_items
+
+N_ITEMS = 12
+POPULARITY = np.array([0, 5, 1, 5, 0, 9, 2, 2, 2, 0, 3, 1, 1])
+
+
+class LastItem(SessionModel):
+    """State after a step: the embedding of its item, times `factor`."""
+
+    def __init__(self, item_vectors, factor=1.0, **arguments):
+        vectors = torch.tensor(item_vectors, dtype=torch.float)
+        sizes = {"n_items": len(vectors), "width": vectors.shape[1]}
+        options = {"dropout": 0.0, "hidden_dropout": 0.0, "score": "dot", "scale": 1.0}
+        super().__init__(**sizes, **(options | arguments))
+        self.factor = factor
+        with torch.no_grad():
+            self.embedding.weight[1:] = vectors
+
+    def forward(self, x):
+        return self.embed(x) * self.factor
+
+
+def random_model(seed=0, **arguments):
+    return LastItem(np.random.default_rng(seed).normal(size=(N_ITEMS, 4)), **arguments)
+
+
+def batch(x, y, w):
+    return Batch(torch.tensor(x), torch.tensor(y), torch.tensor(w, dtype=torch.float))
+
+
+# --------------------------------------------------------------------------------------------------
+# Loss
+
+
+def test_loss_by_hand():
+    """Items 1 and 2 sit at 1 and -1: after item 1 their scores are 1 and -1, after 2 the reverse."""
+    model = LastItem([[1], [-1]])
+    stay, leave = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    loss = next_item_loss(model, batch([[1, 2], [2, 0]], [[2, 2], [2, 0]], [[3, 0.5], [2, 0]]))
+    assert loss.item() == pytest.approx(3 * leave + 0.5 * stay + 2 * stay)
+
+
+def test_padding_has_no_share_in_the_loss():
+    """One item alone is certain; with padding as a class its loss would be log 2 here."""
+    assert next_item_loss(LastItem([[0]]), batch([[1]], [[1]], [[1]])).item() == 0
+    model = LastItem([[1], [-1]])
+    next_item_loss(model, batch([[1, 2]], [[2, 1]], [[1, 1]])).backward()
+    assert model.embedding.weight.grad[0] == 0
+    assert model.embedding.weight.grad[1] != 0
+
+
+def test_steps_without_target_do_not_count():
+    model = random_model()
+    plain = next_item_loss(model, batch([[3, 4]], [[4, 9]], [[1, 2]]))
+    # A step without target, a row of them, and padding, all of a weight that must not matter.
+    more = batch([[3, 4, 0], [5, 7, 8]], [[4, 9, 0], [0, 0, 0]], [[1, 2, 7], [7, 7, 7]])
+    assert next_item_loss(model, more).item() == pytest.approx(plain.item())
+    nothing = next_item_loss(model, batch([[3, 4]], [[0, 0]], [[1, 1]]))
+    assert nothing.item() == 0
+    nothing.backward()
+
+
+def prefix_rows(seed=0):
+    """Rows of 15 users, some of whom lack the first or a middle one of their rows."""
+    generator = np.random.default_rng(seed)
+    lists, labels, users = [], [], []
+    for user in range(15):
+        session = generator.integers(1, N_ITEMS + 1, generator.integers(2, 8)).tolist()
+        for t in range(1, len(session)):
+            if t == len(session) - 1 or generator.random() < 0.7:
+                lists.append(session[:t])
+                labels.append(session[t])
+                users.append(user)
+    return Sessions.from_lists(lists, labels, users)
+
+
+def epoch_of(model, dataset, batch_size):
+    """Mean loss and its gradients over an epoch; the division is by the epoch's weight, a constant."""
+    model.zero_grad()
+    total = 0.0
+    for b in get_dataloader(dataset, batch_size=batch_size):
+        loss = next_item_loss(model, b) / dataset.total_weight
+        loss.backward()
+        total += loss.item()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    return total, gradients
+
+
+def small_model(name, **arguments):
+    torch.manual_seed(3)
+    sizes = {"n_items": N_ITEMS, "width": 8}
+    return build_model(name, **sizes, dropout=0.0, hidden_dropout=0.0, **arguments)
+
+
+def check_folding(model):
+    """Folded rows have the epoch's loss and gradients of the rows themselves."""
+    rows = prefix_rows()
+    folded, unfolded = TrainDataset(rows), TrainDataset(rows, fold=False)
+    assert len(folded) == 15 < len(unfolded) == len(rows)
+    assert folded.total_weight == unfolded.total_weight == len(rows.items)
+    loss, gradients = epoch_of(model, folded, batch_size=4)
+    want, wanted = epoch_of(model, unfolded, batch_size=7)
+    torch.testing.assert_close(gradients, wanted, atol=1e-5, rtol=1e-4)
+    assert loss == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_folded_rows_have_the_loss_and_gradients_of_the_rows(name):
+    check_folding(small_model(name))
+
+
+@pytest.mark.parametrize("name", ["GRUwATT", "GGNNwATT"])
+def test_folding_would_change_a_model_that_sees_the_future(name):
+    with pytest.raises(AssertionError, match="not close"):
+        check_folding(small_model(name, causal=False))
+
+
+# --------------------------------------------------------------------------------------------------
+# Scores
+
+
+def all_scores(model, sessions, **options):
+    parts = list(score_sessions(model, sessions, POPULARITY, **options))
+    assert [i for rows, _ in parts for i in range(rows.start, rows.stop)] == [*range(len(sessions))]
+    return torch.cat([scores for _, scores in parts])
+
+
+def raw_scores(model, session):
+    """Scores of items 1..n by a loop over `LastItem`'s own definition."""
+    vectors = model.embedding.weight[1:].detach().double().numpy()
+    state = vectors[session[-1] - 1] * model.factor
+    return [float(v @ state) for v in vectors]
+
+
+SESSIONS = Sessions.from_lists(
+    [[3, 4], [], [7], [1, 2, 3], [5, 5, 6], [], [12]], labels=[5, 1, 7, 3, 6, 9, 0]
+)
+
+
+def test_scores_are_products_with_padding_masked():
+    model = random_model()
+    scores = all_scores(model, SESSIONS, mask_seen=False)
+    assert scores.dtype == torch.float32
+    assert scores.shape == (7, N_ITEMS + 1)
+    assert (scores[:, 0] == -torch.inf).all()
+    assert torch.isfinite(scores[:, 1:]).all()
+    for row in (0, 2, 3, 4, 6):
+        assert scores[row, 1:].tolist() == pytest.approx(raw_scores(model, SESSIONS[row]), abs=1e-5)
+
+
+def test_seen_items_are_masked_where_asked():
+    model = random_model()
+    plain = all_scores(model, SESSIONS, mask_seen=False)
+    masked = all_scores(model, SESSIONS, mask_seen=True)
+    for row in range(len(SESSIONS)):
+        for item in range(1, N_ITEMS + 1):
+            seen = item in SESSIONS[row]
+            assert masked[row, item] == (-torch.inf if seen else plain[row, item])
+
+
+def test_an_empty_session_is_scored_by_popularity():
+    # By count, and among equal counts the lower id first.
+    order = [5, 1, 3, 10, 6, 7, 8, 2, 11, 12, 4, 9]
+    for mask_seen in (True, False):
+        scores = all_scores(random_model(), SESSIONS, mask_seen=mask_seen)
+        for row in (1, 5):
+            assert scores[row, 1:].argsort(descending=True).add(1).tolist() == order
+            assert len(set(scores[row].tolist())) == N_ITEMS + 1
+    assert sorted(popularity_scores(torch.tensor([0, 2, 2])).tolist()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mask_seen", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_chunk_size_changes_nothing(name, mask_seen, monkeypatch):
+    model = small_model(name)
+    whole = all_scores(model, SESSIONS, mask_seen=mask_seen)
+    ranks = rank_labels(model, SESSIONS, POPULARITY, mask_seen=mask_seen)
+    for rows in (0, 1, 3):  # a catalogue larger than a whole chunk still goes row by row
+        monkeypatch.setattr(scoring, "_CHUNK_ENTRIES", rows * (N_ITEMS + 1))
+        chunks = list(score_sessions(model, SESSIONS, POPULARITY, mask_seen=mask_seen))
+        assert max(len(scores) for _, scores in chunks) == max(rows, 1)
+        chunked = all_scores(model, SESSIONS, mask_seen=mask_seen)
+        torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-5)
+        again = rank_labels(model, SESSIONS, POPULARITY, mask_seen=mask_seen)
+        assert again.tolist() == ranks.tolist()
+
+
+def test_a_long_session_counts_by_its_last_items_but_all_are_seen(monkeypatch):
+    monkeypatch.setattr(scoring, "LONGEST_SESSION", 3)
+    model = small_model("SASRec", longest=3)
+    long, short = [Sessions.from_lists([s]) for s in ([1, 2, 3, 4, 5], [3, 4, 5])]
+    scores = all_scores(model, long, mask_seen=True)[0]
+    want = all_scores(model, short, mask_seen=False)[0]
+    assert (scores == -torch.inf).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    torch.testing.assert_close(scores[6:], want[6:])
+
+
+def test_scoring_is_without_dropout_and_leaves_the_mode():
+    model = random_model(dropout=0.5).train()
+    first = all_scores(model, SESSIONS, mask_seen=False)
+    assert torch.equal(first, all_scores(model, SESSIONS, mask_seen=False))
+    assert model.training
+    all_scores(model.eval(), SESSIONS, mask_seen=False)
+    assert not model.training
+
+
+def test_half_precision_weights_are_ranked_in_float32():
+    scores = all_scores(random_model().bfloat16(), SESSIONS, mask_seen=False)
+    assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("item", [0, 3])
+def test_a_model_that_is_not_finite_raises_before_anything_is_masked(item, value):
+    """The bad entry is the padding's or the seen item's own: masked later, it would be hidden."""
+    model = random_model()
+    with torch.no_grad():
+        model.embedding.weight[item] = value
+    model.forward = lambda x: torch.ones(*x.shape, 4)
+    session = Sessions.from_lists([[3]], labels=[5])
+    for use in (rank_labels, lambda *a, **b: top_items(*a, k=2, **b)):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            use(model, session, POPULARITY, mask_seen=True)
+    assert model.training
+
+
+# --------------------------------------------------------------------------------------------------
+# Ranks and top lists
+
+
+def order_by_hand(model, session, mask_seen):
+    """(score, item) of every item that may be recommended, by plain loops."""
+    scores = raw_scores(model, session)
+    return [(score, item) for item, score in enumerate(scores, 1) if not (mask_seen and item in session)]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, N_ITEMS), min_size=1, max_size=5), min_size=1, max_size=6),
+    st.data(),
+    st.booleans(),
+)
+def test_ranks_equal_brute_force(lists, data, mask_seen):
+    # Whole numbers, so that there are ties and they are exact.
+    vectors = np.random.default_rng(5).integers(-2, 3, size=(N_ITEMS, 2))
+    model = LastItem(vectors)
+    labels = data.draw(st.lists(st.integers(0, N_ITEMS), min_size=len(lists), max_size=len(lists)))
+    sessions = Sessions.from_lists(lists, labels)
+    want = []
+    for session, label in zip(lists, labels, strict=True):
+        allowed = {item: score for score, item in order_by_hand(model, session, mask_seen)}
+        others = [score for item, score in allowed.items() if item != label]
+        if label in allowed:
+            want.append(1 + sum(score >= allowed[label] for score in others))
+        else:
+            want.append(N_ITEMS + 1)
+    ranks = rank_labels(model, sessions, POPULARITY, mask_seen=mask_seen)
+    assert ranks.dtype == np.int64
+    assert ranks.tolist() == want
+
+
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_top_items_are_the_best_first_and_distinct(mask_seen):
+    model = random_model()
+    sessions = Sessions.from_lists([[3, 4], [7], [1, 2, 3], [5, 5, 6]])
+    ids, scores = top_items(model, sessions, POPULARITY, k=5, mask_seen=mask_seen)
+    assert ids.dtype == np.int64
+    assert scores.dtype == np.float32
+    for row in range(len(sessions)):
+        best = sorted(order_by_hand(model, sessions[row], mask_seen), reverse=True)[:5]
+        assert ids[row].tolist() == [item for _, item in best]
+        assert scores[row].tolist() == pytest.approx([score for score, _ in best], abs=1e-5)
+
+
+def test_top_items_are_distinct_under_ties():
+    ids, _ = top_items(random_model(factor=0.0), SESSIONS, POPULARITY, k=8, mask_seen=True)
+    for row, found in enumerate(ids.tolist()):
+        assert len(set(found)) == 8
+        assert not {0, *SESSIONS[row]} & set(found)
+
+
+def test_a_constant_scorer_ranks_last():
+    sessions = Sessions.from_lists([[3, 4], [7]], labels=[5, 1])
+    constant = random_model(factor=0.0)
+    ranks = rank_labels(constant, sessions, POPULARITY, mask_seen=False)
+    assert ranks.tolist() == [N_ITEMS, N_ITEMS]

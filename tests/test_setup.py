@@ -1,0 +1,92 @@
+"""Set-up: every package is pinned and argued for, every target is listed."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PIN = re.compile(r"([\w.-]+)==([\w.]+)")
+
+
+def read_pins(file):
+    """{package: version}; a line that pins nothing is an error."""
+    pins = {}
+    for line in (ROOT / file).read_text().splitlines():
+        if not line.startswith(("#", "-r ")):
+            name, version = PIN.match(line).groups()
+            pins[re.sub(r"[-_.]+", "-", name).lower()] = version
+    return pins
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+def test_each_requirement_has_a_pin_and_a_reason(file):
+    for line in (ROOT / file).read_text().splitlines():
+        assert line.startswith("-r ") or re.fullmatch(rf"{PIN.pattern}\s+# \w.*", line), line
+
+
+def test_constraints_agree_with_the_requirements():
+    constraints = read_pins("constraints.txt")
+    requirements = read_pins("requirements.txt") | read_pins("requirements-dev.txt")
+    assert requirements["torch"] == "2.13.0"
+    assert requirements.items() <= constraints.items()
+    assert not any(name.startswith(("nvidia", "cuda", "triton")) for name in constraints)
+
+
+def test_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    listed = [line for line in listed if not line.startswith("make[")]
+    assert [line.split()[1] for line in listed] == targets
+    assert all(len(line.split()) > 3 for line in listed)
+    assert {"results", "test", "test-long", "lint", "lab", "notebooks", "data"} <= set(targets)
+
+
+@pytest.mark.parametrize(
+    ("python", "reason"), [("no-such-python", "is not installed"), ("{old}", "is older")]
+)
+def test_unusable_python_is_told_in_one_sentence(tmp_path, python, reason):
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")  # what the version check of an older Python returns
+    old.chmod(0o755)
+    for file in ("Makefile", "requirements.txt", "constraints.txt"):
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    run = subprocess.run(
+        ["make", "results", f"PYTHON={python.format(old=old)}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode != 0
+    assert reason in run.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_real_data_and_local_results_are_ignored_and_the_rest_is_not():
+    ignored = [
+        ".venv/bin/python",
+        "dataset/Amazon_Beauty/train_sessions.csv",
+        "results/test_result_beauty.csv",
+        "results/get_final_result.ipynb",
+        "checkpoints/Demo/GRU4REC.safetensors",
+        "run.state.safetensors",
+    ]
+    kept = [
+        "dataset/Demo/train_sessions.csv",
+        "pretrained_model/Beauty/GRU4REC.safetensors",
+        "notebooks/0_GRU4REC.ipynb",
+    ]
+    # --no-index, so that the rules are asked and not whether a file is tracked already.
+    run = subprocess.run(
+        ["git", "check-ignore", "--no-index", *ignored, *kept],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode > 1:
+        pytest.skip("not a git checkout")
+    assert run.stdout.splitlines() == ignored

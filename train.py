@@ -1,0 +1,554 @@
+"""Train one model: `fit`, what surrounds it (recipes, split, checkpoint), and the command line.
+
+python train.py --dataset Amazon_Beauty --model NARM --output narm.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+import tomllib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from checkpoint import Checkpoint, CheckpointError, read_tensors, save_checkpoint, write_tensors
+from dataset.fetch_amazon import DownloadError
+from metrics import summarize
+from models import MODELS, SessionModel, build_model
+from process_data import (
+    ROOT,
+    DataError,
+    MyDataset,
+    Prepared,
+    SessionDataset,
+    Sessions,
+    TrainDataset,
+    get_dataloader,
+    load_dataset,
+    prepare,
+)
+from scoring import next_item_loss, rank_labels
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says where it stopped and what to do."""
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device asked for, else cuda, else mps, else cpu. Raises TrainingError where it is absent."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name is None:
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available.get(name.split(":")[0], False):
+        there = ", ".join(kind for kind, there in available.items() if there)
+        raise TrainingError(f"device {name!r} is not available here; choose {there}")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What to write beside a number: the GPU's name, or how many CPU threads computed it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def seed_everything(seed: int) -> None:
+    """One seed for the weights, dropout and the order of batches."""
+    torch.manual_seed(seed)  # every device's generator
+
+
+# --------------------------------------------------------------------------------------------------
+# The loop
+
+
+def fit(
+    model: SessionModel,
+    train: TrainDataset | MyDataset,
+    valid: Sessions | None,
+    *,
+    popularity: np.ndarray,
+    mask_seen: bool,
+    epochs: int,
+    batch_size: int = 256,
+    lr: float = 1e-3,
+    schedule: str = "constant",
+    weight_decay: float = 0.0,
+    patience: int | None = None,
+    stop_after: int | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train with Adam; return one row an epoch: loss, validation metrics, learning rate, seconds.
+
+    The weights of the epoch with the best validation MRR@20 are in the model at the end (the last
+    epoch's where there is no validation part); `patience` epochs without a better one end the run.
+    schedule: "constant" or "onecycle" over `epochs` (Smith & Topin 2018); `stop_after` ends a run early
+    without changing its schedule. state: a file that keeps the last epoch's state; with `resume` a run
+    goes on from it. Ctrl-C ends after saving nothing half: the table up to the last epoch comes back,
+    with `table.attrs["interrupted"]` set. Raises TrainingError for a loss that is not finite.
+    """
+    device = next(model.parameters()).device
+    loader = get_dataloader(train.to(device), batch_size=batch_size, seed=seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    scheduler = None
+    if schedule == "onecycle":
+        steps = epochs * len(loader)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+    elif schedule != "constant":
+        raise ValueError(f"schedule={schedule!r}: choose 'constant' or 'onecycle'")
+    settings = {
+        "arguments": getattr(model, "arguments", None),
+        "data": zlib.crc32(train.x.cpu().numpy()),
+        "weight": train.total_weight,
+        "batch_size": batch_size,
+        "lr": lr,
+        "schedule": [schedule, epochs] if scheduler else schedule,
+        "weight_decay": weight_decay,
+        "seed": seed,
+    }
+    run = _Run(model, optimizer, scheduler, settings, rows=[], best=None)
+    if resume and state is not None and state.exists():
+        run.load(state)
+    denominator = train.total_weight / len(loader)
+    last = min(epochs, stop_after or epochs)
+
+    bar = tqdm(
+        total=last * len(loader),
+        initial=len(run.rows) * len(loader),
+        desc=getattr(model, "name", type(model).__name__),
+        disable=not progress,
+        mininterval=0.5,
+    )
+    interrupted = False
+    try:
+        for epoch in range(len(run.rows) + 1, last + 1):
+            if run.is_stale(patience):
+                break
+            started = time.perf_counter()
+            model.train()
+            loader.batch_sampler.epoch = epoch
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            for batch in loader:
+                loss = next_item_loss(model, batch)
+                optimizer.zero_grad(set_to_none=True)
+                (loss / denominator).backward()
+                optimizer.step()
+                if scheduler:
+                    scheduler.step()
+                total += loss.detach()
+                bar.update()
+            loss = float(total) / train.total_weight
+            where = f"epoch {epoch} at learning rate {optimizer.param_groups[0]['lr']:.2g}"
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss is {loss} in {where}; try a smaller one")
+            row = {"epoch": epoch, "loss": loss}
+            if valid is not None:
+                try:
+                    ranks = rank_labels(model, valid, popularity, mask_seen=mask_seen)
+                except ValueError as error:
+                    raise TrainingError(f"{where}: {error}") from None
+                row |= summarize(ranks)
+            row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+            run.add(row)
+            if state is not None:
+                run.save(state)
+            shown = {"epoch": epoch, "loss": f"{loss:.3f}"}
+            if "MRR@20" in row:
+                shown["MRR@20"] = f"{row['MRR@20']:.4f}"
+            bar.set_postfix(shown)
+    except KeyboardInterrupt:
+        interrupted = True
+        bar.write(
+            f"Interrupted after epoch {len(run.rows)}" + ("; resume goes on from there." if state else ".")
+        )
+    finally:
+        bar.close()
+    if run.best is not None:
+        model.load_state_dict(run.best)
+    table = pd.DataFrame(run.rows)
+    table.attrs["interrupted"] = interrupted
+    return table
+
+
+@dataclass
+class _Run:
+    """What an epoch leaves behind: weights, optimiser, schedule, generators, table, best weights."""
+
+    model: SessionModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    settings: dict
+    rows: list[dict]
+    best: dict | None
+
+    def best_epoch(self) -> int:
+        return max(self.rows, key=lambda row: row["MRR@20"])["epoch"]  # the first of equals
+
+    def add(self, row: dict) -> None:
+        self.rows.append(row)
+        if "MRR@20" in row and self.best_epoch() == row["epoch"]:
+            self.best = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+
+    def is_stale(self, patience: int | None) -> bool:
+        if not patience or not self.rows or "MRR@20" not in self.rows[-1]:
+            return False
+        return self.rows[-1]["epoch"] - self.best_epoch() >= patience
+
+    def save(self, path: Path) -> None:
+        optimizer = self.optimizer.state_dict()
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        tensors |= {f"best.{key}": value for key, value in (self.best or {}).items()}
+        for index, slots in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in slots.items()}
+        tensors["generator.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        header = {
+            "format": 1,
+            "settings": self.settings,
+            "rows": self.rows,
+            "groups": optimizer["param_groups"],
+        }
+        header["scheduler"] = self.scheduler.state_dict() if self.scheduler else None
+        write_tensors(path, tensors, header)
+
+    def load(self, path: Path) -> None:
+        tensors, header = read_tensors(path)
+        theirs = header.get("settings") or {}
+        other = [key for key, value in self.settings.items() if theirs.get(key) != value]
+        if other:
+            raise CheckpointError(
+                f"{path} is another run's state ({', '.join(other)} differ); run without --resume"
+            )
+
+        def part(prefix: str) -> dict:
+            start = prefix + "."
+            return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+
+        try:
+            self.model.load_state_dict(part("model"))
+            slots: dict[int, dict] = {}
+            for key, value in part("optimizer").items():
+                index, name = key.split(".", 1)
+                slots.setdefault(int(index), {})[name] = value
+            self.optimizer.load_state_dict({"state": slots, "param_groups": header["groups"]})
+            if self.scheduler:
+                self.scheduler.load_state_dict(header["scheduler"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path} is another run's state ({error}); run without --resume") from None
+        torch.set_rng_state(tensors["generator.cpu"])
+        if "generator.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["generator.cuda"])
+        self.rows = header["rows"]
+        device = next(self.model.parameters()).device
+        self.best = {key: value.to(device) for key, value in part("best").items()} or None
+
+
+# --------------------------------------------------------------------------------------------------
+# Recipes
+
+
+def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "recipes.toml") -> dict:
+    """Arguments of one recipe for a model on a dataset: {"model": ..., "fit": ..., "data": ...}.
+
+    A dataset that the recipe does not name gets its default. Raises ValueError for an unknown recipe
+    or model.
+    """
+    recipes = tomllib.loads(file.read_text(encoding="utf-8"))
+    if recipe not in recipes:
+        raise ValueError(f"no recipe {recipe!r}; there are {', '.join(recipes)}")
+    if model not in MODELS:
+        raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
+    merged = {"model": {}, "fit": {}, "data": {}}
+    for source in ("default", dataset):
+        for section in ("common", model):
+            for kind, values in recipes[recipe].get(source, {}).get(section, {}).items():
+                merged[kind] |= values
+    return merged
+
+
+def make_train_dataset(
+    sessions: Sessions, *, dataset: str = "TrainDataset", fold: bool = True, weights: str = "rows"
+) -> TrainDataset | MyDataset:
+    """The dataset a recipe names, of the training part."""
+    if dataset == "MyDataset":
+        return MyDataset(sessions)
+    if dataset != "TrainDataset":
+        raise ValueError(f"dataset={dataset!r}: choose 'TrainDataset' or 'MyDataset'")
+    return TrainDataset(sessions, fold=fold, weights=weights)
+
+
+# --------------------------------------------------------------------------------------------------
+# A whole run
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model with its table, its data, and per held-out part its ranks and metrics."""
+
+    model: SessionModel
+    table: pd.DataFrame
+    data: Prepared
+    ranks: dict[str, np.ndarray]
+    metrics: dict[str, dict[str, float]]
+    header: dict
+
+    @property
+    def interrupted(self) -> bool:
+        return self.table.attrs["interrupted"]
+
+    def checkpoint(self) -> Checkpoint:
+        """The model as `load_checkpoint` would give it back."""
+        return Checkpoint(self.model, self.data.vocabulary, self.data.popularity, self.header)
+
+    def save(self, path: str | Path, *, half: bool = False) -> None:
+        save_checkpoint(path, self.model, self.data.vocabulary, self.data.popularity, self.header, half=half)
+
+
+def train_model(
+    dataset: SessionDataset | str | Path,
+    model: str,
+    *,
+    recipe: str = "best",
+    changes: dict | None = None,
+    split: str = "user",
+    split_seed: int = 0,
+    valid_share: float | None = None,
+    test_share: float | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    stop_after: int | None = None,
+    device: str | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Split, clean, build, fit and evaluate one model by a recipe.
+
+    changes: values over the recipe's, e.g. {"fit": {"lr": 0.01}, "model": {"layers": 2}}. epochs: over the
+    recipe's, the schedule with it. With split="none" all rows train and nothing is held out; say with
+    `stop_after` when to stop (see `train_on_all_rows`).
+    Raises DataError, ValueError (an option that does not exist), TrainingError.
+    """
+    if not isinstance(dataset, SessionDataset):
+        dataset = load_dataset(dataset)
+    arguments = load_recipe(recipe, model, dataset.short_name)
+    for kind, values in (changes or {}).items():
+        arguments[kind] |= values
+    if epochs is not None:
+        arguments["fit"] |= {"epochs": epochs}
+    cleaning = ("min_item_count", "min_session_length", "fit_on")
+    data = prepare(
+        dataset,
+        split=split,
+        split_seed=split_seed,
+        valid_share=valid_share,
+        test_share=test_share,
+        **{key: value for key, value in arguments["data"].items() if key in cleaning},
+    )
+    rows = make_train_dataset(
+        data.train,
+        **{key: value for key, value in arguments["data"].items() if key not in cleaning},
+    )
+    seed_everything(seed)
+    network = build_model(model, n_items=data.n_items, **arguments["model"]).to(pick_device(device))
+    mask_seen = not data.repeats
+    table = fit(
+        network,
+        rows,
+        data.valid if len(data.valid) else None,
+        popularity=data.popularity,
+        mask_seen=mask_seen,
+        stop_after=stop_after,
+        seed=seed,
+        state=state,
+        resume=resume,
+        progress=progress,
+        **arguments["fit"],
+    )
+    held_out = {"valid": data.valid, "test": data.test}
+    ranks = {
+        part: rank_labels(network, sessions, data.popularity, mask_seen=mask_seen)
+        for part, sessions in held_out.items()
+        if len(sessions)
+    }
+    metrics = {part: summarize(values) for part, values in ranks.items()}
+    best = int(table.loc[table["MRR@20"].idxmax(), "epoch"]) if "MRR@20" in table else len(table)
+    header = {
+        "dataset": dataset.name,
+        "sha256": dataset.sha256,
+        "recipe": recipe,
+        "recipe_values": arguments,
+        "seed": seed,
+        "split": split,
+        "split_seed": split_seed,
+        "shares": [valid_share, test_share],
+        "epochs": best,
+        "mask_seen": mask_seen,
+        "metrics": metrics,
+    }
+    return Run(network, table, data, ranks, metrics, header)
+
+
+def train_on_all_rows(
+    dataset: SessionDataset | str | Path,
+    model: str,
+    *,
+    twin: Run | None = None,
+    state: Path | None = None,
+    **options,
+) -> Run:
+    """Train on every row, for the epoch count that a twin with the same recipe found by user split.
+
+    The twin's held-out metrics go into the header as `metrics`, since nothing is held out here.
+    """
+    twin_state = state.with_suffix(".twin" + state.suffix) if state else None
+    twin = twin or train_model(dataset, model, split="user", state=twin_state, **options)
+    if twin.interrupted:
+        return twin
+    shares = {"valid_share": None, "test_share": None}
+    run = train_model(
+        dataset,
+        model,
+        split="none",
+        stop_after=twin.header["epochs"],
+        state=state,
+        **{**options, **shares},
+    )
+    run.header["metrics"] = {f"twin_{part}": values for part, values in twin.metrics.items()}
+    if twin_state and not run.interrupted:
+        twin_state.unlink(missing_ok=True)
+    return run
+
+
+PRETRAINED = {"beauty": "Beauty", "cell": "Cell"}
+
+
+def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = None) -> Path | None:
+    """A checkpoint of this model trained on all rows of exactly this data: committed, or made here before.
+
+    One made here counts only if it was allowed as many epochs (None: the recipe's).
+    """
+    committed = ROOT / "pretrained_model" / PRETRAINED.get(dataset.short_name, "-") / f"{model}.safetensors"
+    local = ROOT / "checkpoints" / dataset.short_name / f"{model}.safetensors"
+    epochs = epochs or load_recipe("best", model, dataset.short_name)["fit"]["epochs"]
+    for path in (committed, local):
+        header = read_tensors(path)[1] if path.exists() else {}
+        allowed = header.get("recipe_values", {}).get("fit", {}).get("epochs")
+        if header.get("sha256") == dataset.sha256 and (path == committed or allowed == epochs):
+            return path
+    return None
+
+
+def get_pretrained(dataset: SessionDataset, model: str, **options) -> Path:
+    """`find_pretrained`, or train it now and keep it in the ignored folder `checkpoints/`."""
+    path = find_pretrained(dataset, model, options.get("epochs"))
+    if path is None:
+        path = ROOT / "checkpoints" / dataset.short_name / f"{model}.safetensors"
+        print(
+            f"{dataset.name}: no {model} for exactly these files yet, so it is trained now: "
+            "a twin on 80 % of the users finds the epochs, then all rows."
+        )
+        run = train_on_all_rows(dataset, model, **options)
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.save(path)
+    return path
+
+
+def result_of(run: Run) -> dict:
+    """What `--json` writes: how it was run, metrics, and one rank per query in file order."""
+    keys = ("dataset", "recipe", "split", "split_seed", "seed", "epochs", "mask_seen", "metrics")
+    table = run.table.round(6).to_dict("list")
+    return {
+        "model": run.model.name,
+        **{key: run.header[key] for key in keys},
+        "queries": {part: len(values) for part, values in run.ranks.items()},
+        "coverage": {part: float(np.mean(getattr(run.data, part).labels > 0)) for part in run.ranks},
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "train_seconds": float(run.table["seconds"].sum()),
+        "hardware": device_name(next(run.model.parameters()).device),
+        "ranks": {part: values.tolist() for part, values in run.ranks.items()},
+        "table": table,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", required=True, help="folder, or a name such as Amazon_Beauty or Demo")
+    parser.add_argument("--model", required=True, choices=list(MODELS))
+    parser.add_argument("--output", required=True, type=Path, help="the checkpoint, a .safetensors file")
+    parser.add_argument("--recipe", default="best", help="of recipes.toml: best, fast, report")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, dropout, batches")
+    parser.add_argument("--split", default="user", choices=["user", "row", "none"])
+    parser.add_argument("--split-seed", type=int, default=0)
+    parser.add_argument("--valid-share", type=float, help="default: .1 by user, .2 by row")
+    parser.add_argument("--test-share", type=float, help="default: .1 by user, 0 by row")
+    parser.add_argument("--device", help="cuda, mps or cpu; default: the first that is there")
+    parser.add_argument("--half", action="store_true", help="store the weights as float16")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last epoch of an interrupted run"
+    )
+    parser.add_argument("--json", type=Path, help="write settings, metrics, ranks and table to this file")
+    args = parser.parse_args(argv)
+    if args.output.suffix != ".safetensors":
+        parser.error(f"--output {args.output}: name a .safetensors file")
+    if args.epochs is not None and args.epochs < 1:
+        parser.error("--epochs must be at least 1")
+
+    state = args.output.with_suffix(".state.safetensors")
+    options = {
+        "recipe": args.recipe,
+        "split_seed": args.split_seed,
+        "valid_share": args.valid_share,
+        "test_share": args.test_share,
+        "seed": args.seed,
+        "epochs": args.epochs,
+        "device": args.device,
+        "state": state,
+        "resume": args.resume,
+    }
+    try:
+        dataset = load_dataset(args.dataset)
+        if args.split == "none":
+            run = train_on_all_rows(dataset, args.model, **options)
+        else:
+            run = train_model(dataset, args.model, split=args.split, **options)
+        if run.interrupted:
+            print(f"Nothing was saved yet; the same command with --resume goes on from {state}.")
+            return 130
+        run.save(args.output, half=args.half)
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
+    except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    state.unlink(missing_ok=True)
+    print(f"{args.output}: {args.model} on {dataset.name}, {run.header['epochs']} epochs")
+    for part, values in run.header["metrics"].items():
+        shown = ", ".join(
+            f"{name} {values[name]:.4f}" for name in ("HR@20", "MRR@20", "HR@5", "MRR@5", "accuracy")
+        )
+        print(f"  {part}: {shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
