@@ -39,8 +39,9 @@ def _label_line_ends(axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     low, high = axes.get_ylim()
     gap = (high - low) * 0.065
     place = -np.inf
-    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        place = max(y, place + gap)
+    for n, (x, y, name, colour) in enumerate(sorted(ends, key=lambda end: end[1])):
+        # Leave room for the labels still to come, so that the last does not leave the axes.
+        place = max(min(y, high - gap * (len(ends) - n)), place + gap)
         axes.text(x, place, name, color=colour, va="center", fontsize=9)
 
 
@@ -55,6 +56,7 @@ def plot_training(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure
             axis.plot(table["epoch"], table[column], color=colour, marker="." if len(table) < 3 else None)
             ends.append((table["epoch"].iloc[-1], table[column].iloc[-1], f" {name}", colour))
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if column == "loss" and len(tables) > 1:
             _label_line_ends(axis, ends)
     figure.suptitle(title)
@@ -76,7 +78,7 @@ def plot_by_length(ranks: Mapping[str, np.ndarray], lengths: np.ndarray, users: 
         mean = hits[rows].mean()
         axis.bar(length, mean, color=COLOURS[0], yerr=[[mean - low], [high - mean]], capsize=3)
         axis.annotate(
-            f"{rows.sum():,} queries",
+            f"{rows.sum():,}",
             (length, 0),
             (0, 4),
             textcoords="offset points",
@@ -84,7 +86,7 @@ def plot_by_length(ranks: Mapping[str, np.ndarray], lengths: np.ndarray, users: 
             fontsize=8,
             color="white",
         )
-    axis.set(xlabel="session length (items)", ylabel="HR@20", xticks=np.unique(lengths))
+    axis.set(xlabel="session length (items; in the bars: queries)", ylabel="HR@20", xticks=np.unique(lengths))
     axis.grid(axis="x", visible=False)
     return figure
 
@@ -179,7 +181,7 @@ def plot_trials(tables: Mapping[str, pd.DataFrame], report: Mapping[int, tuple] 
             axis.scatter(epoch, values[place], marker="x", s=60, color="black", zorder=3)
         if report:
             epoch, values = next(iter(report.items()))
-            axis.annotate("report", (epoch, values[place]), (0, 8), textcoords="offset points", ha="center")
+            axis.annotate("report", (epoch, values[place]), (0, -14), textcoords="offset points", ha="center")
         axis.set(xlabel="epoch", ylabel=f"validation {metric}, row split", ylim=(0, None))
         _label_line_ends(axis, ends)
     return figure

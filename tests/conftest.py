@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tiny tensors: a second thread costs more than it gives, in the processes that tests start as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 NO_REAL_DATA = "real data: DATASET_ROOT is not set"
 REAL_FILES = [
     f"{name}/{part}_sessions.csv" for name in ("Amazon_Beauty", "Amazon_Cell") for part in ("train", "test")
