@@ -66,8 +66,8 @@ def texts_of(output):
             yield value
 
 
-# GRUwATT's and GGNNwATT's are still to be run in full.
-@pytest.mark.parametrize("name", [*NOTEBOOKS[:3], NOTEBOOKS[5]])
+# GGNNwATT's is still to be run in full.
+@pytest.mark.parametrize("name", [*NOTEBOOKS[:4], NOTEBOOKS[5]])
 def test_committed_outputs_are_of_one_clean_run(name):
     cells = code_cells(name)
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
