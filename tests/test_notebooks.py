@@ -66,8 +66,7 @@ def texts_of(output):
             yield value
 
 
-# GGNNwATT's is still to be run in full.
-@pytest.mark.parametrize("name", [*NOTEBOOKS[:4], NOTEBOOKS[5]])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_committed_outputs_are_of_one_clean_run(name):
     cells = code_cells(name)
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))

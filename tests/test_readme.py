@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS = ["GRU4REC", "SRGNN", "NARM", "GRUwATT"]  # those whose notebooks are committed with outputs
+MODELS = ["GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT"]
 
 
 def blocks(language):
