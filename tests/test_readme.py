@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODELS = ["GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT"]
+METRICS = ["HR@5", "HR@20", "MRR@5", "MRR@20", "accuracy"]
 
 
 def blocks(language):
@@ -88,3 +90,16 @@ def test_beauty_table_is_what_the_notebook_shows(model):
     shown = "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
     row = table_rows("**Beauty**")[model]
     assert row in shown.splitlines()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_cell_table_is_what_the_saved_runs_hold(model):
+    files = (ROOT / "results" / "runs").glob(f"{model}_cell_user_best_0_*.json")
+    runs = [json.loads(file.read_text()) for file in files]
+    assert sorted(run["seed"] for run in runs) == [0, 1, 2]
+    assert {(run["dataset"], run["split"], run["split_seed"], run["recipe"]) for run in runs} == {
+        ("Amazon_Cell", "user", 0, "best")
+    }
+    values = np.array([[run["metrics"]["test"][name] for name in METRICS] for run in runs])
+    cells = [f"{m:.4f} ± {s:.4f}" for m, s in zip(values.mean(0), values.std(0), strict=True)]
+    assert table_rows("**Cell**")[model] == f"| {model} | " + " | ".join(cells) + " |"
