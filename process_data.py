@@ -673,40 +673,62 @@ class MyDataset(_FlatDataset):
 class LengthBucketSampler(Sampler):
     """Batches of sessions of similar length: shuffle, sort by length (stable), cut, shuffle the batches.
 
-    Epoch e of a seed is always the same order, on any device: set `epoch` to go on from there.
+    The batches are of equal size, give or take a row, and at most `batch_size`. Epoch e of a seed is always
+    the same order, on any device: set `epoch` to go on from there. deal=(r, n): of every batch the rows of
+    process r of n, every n-th.
     """
 
-    def __init__(self, lengths: Tensor, batch_size: int, *, shuffle: bool = True, seed: int = 0):
+    def __init__(
+        self,
+        lengths: Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        deal: tuple[int, int] = (0, 1),
+    ):
         self.lengths, self.batch_size, self.shuffle = lengths.cpu(), batch_size, shuffle
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.deal = seed, 0, deal
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        if not self.shuffle:
-            yield from torch.arange(len(self.lengths)).split(self.batch_size)
-            return
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        self.epoch += 1
-        rows = torch.randperm(len(self.lengths), generator=generator)
-        rows = rows[self.lengths[rows].argsort(stable=True)]
-        batches = rows.split(self.batch_size)
-        for b in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[b]
+        rows = torch.arange(len(self.lengths))
+        order = range(len(self))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            self.epoch += 1
+            rows = torch.randperm(len(rows), generator=generator)
+            rows = rows[self.lengths[rows].argsort(stable=True)]
+            order = torch.randperm(len(self), generator=generator).tolist()
+        batches = rows.tensor_split(max(1, len(self)))
+        first, every = self.deal
+        for b in order:
+            yield batches[b][first::every]
 
 
 def get_dataloader(
-    dataset: _FlatDataset, *, batch_size: int = 256, shuffle: bool = True, seed: int = 0
+    dataset: _FlatDataset,
+    *,
+    batch_size: int = 256,
+    shuffle: bool = True,
+    seed: int = 0,
+    deal: tuple[int, int] = (0, 1),
 ) -> DataLoader:
     """Batches of `TrainDataset` or `MyDataset`, length-bucketed, padded, reshuffled every epoch.
 
     Every row comes exactly once an epoch. `loader.batch_sampler.epoch` says which order comes next.
-    Raises ValueError for a batch size below 1.
+    deal=(r, n): process r's share of every batch of n processes together.
+    Raises ValueError for a batch size below 1, or batches with fewer rows than processes.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
-    sampler = LengthBucketSampler(dataset.lengths, batch_size, shuffle=shuffle, seed=seed)
+    sampler = LengthBucketSampler(dataset.lengths, batch_size, shuffle=shuffle, seed=seed, deal=deal)
+    if deal[1] > 1 and len(dataset) // len(sampler) < deal[1]:
+        raise ValueError(
+            f"{len(dataset)} rows in batches of {batch_size} are too few for {deal[1]} processes; start fewer"
+        )
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+import distributed
 from checkpoint import Checkpoint, CheckpointError, load_checkpoint, replacing
 from metrics import summarize
 from process_data import DataError, Sessions, read_sessions
@@ -169,7 +170,10 @@ def main(argv: list[str] | None = None) -> int:
     from train import TrainingError, pick_device  # what a user of the functions does not need
 
     try:
-        checkpoint = load_checkpoint(args.checkpoint, pick_device(args.device))
+        device = distributed.start(args.device)
+        if args.sessions and distributed.processes() > 1:
+            raise ValueError("only --evaluate is shared by processes; start this without torchrun")
+        checkpoint = load_checkpoint(args.checkpoint, pick_device(device))
         if args.evaluate:
             _print_evaluation(checkpoint, read_sessions(args.evaluate, labels=True), args)
             return 0
@@ -179,12 +183,16 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"recommend.py: {error}", file=sys.stderr)
         return 1
+    finally:
+        distributed.stop()
     print(f"{args.output}: {found}")
     return 0
 
 
 def _print_evaluation(checkpoint: Checkpoint, sessions: Sessions, args: argparse.Namespace) -> None:
     result = evaluate(checkpoint, sessions, mask_seen=args.mask_seen)
+    if distributed.rank() > 0:
+        return
     counts = {"queries": len(sessions), "coverage": result.coverage}
     counts |= {
         "known": result.known,

@@ -1,6 +1,6 @@
-"""The one place where a model's states become scores, a loss, ranks and a top list.
+"""The one place where a model's states become scores, ranks and a top list (its loss: losses.py).
 
-Shapes: B batch, L steps, D width, Q queries (sessions), n items; scores have n + 1 columns, 0 is padding.
+Shapes: D width, Q queries (sessions), C of them in a chunk, n items; scores have n + 1 columns, 0 is padding.
 Padding is masked always; the session's own items where `mask_seen`.
 """
 
@@ -10,32 +10,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+import distributed
 from metrics import check_finite, ranks_of_targets
 from models import SessionModel
-from process_data import LONGEST_SESSION, PADDING, Batch, Sessions
+from process_data import LONGEST_SESSION, PADDING, Sessions
 
-# Score entries held at once (fp32: 64 MiB).
+# Score entries (fp32: 64 MiB) and sessions held at once.
 _CHUNK_ENTRIES = 16 * 2**20
-
-
-def next_item_loss(model: SessionModel, batch: Batch) -> Tensor:
-    """Weighted sum of the cross-entropies of the batch's steps, over the full catalogue.
-
-    Steps without a target (padding among them) never reach the softmax, the padding item has no share
-    in it. Divide by a constant, not by the batch's own weight, and an epoch's gradients add up to
-    those of the same steps in any other batches.
-    """
-    wanted = batch.y != PADDING
-    queries = model.query(model(batch.x)[wanted])  # (P, D)
-    bias = queries.new_zeros(model.n_items + 1)
-    bias[PADDING] = -torch.inf
-    logits = F.linear(queries, model.item_matrix(), bias)  # (P, n + 1)
-    losses = F.cross_entropy(logits, batch.y[wanted], reduction="none")
-    return losses @ batch.w[wanted]
+_CHUNK_SESSIONS = 1024
 
 
 def popularity_scores(popularity: Tensor) -> Tensor:
@@ -48,21 +33,28 @@ def popularity_scores(popularity: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def score_sessions(
-    model: SessionModel, sessions: Sessions, popularity: np.ndarray, *, mask_seen: bool
+    model: SessionModel,
+    sessions: Sessions,
+    popularity: np.ndarray,
+    *,
+    mask_seen: bool,
+    deal: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[slice, Tensor]]:
     """Masked float32 scores of encoded sessions, chunk by chunk: (rows, (C, n + 1)).
 
     An empty session (nothing of it is known) is scored by popularity (n + 1,). Memory is bounded by
-    the chunk. Raises ValueError for scores that are not finite, before anything is masked.
+    the chunk. deal=(r, n): every n-th chunk, from the r-th on. Raises ValueError for scores that are not
+    finite, before anything is masked.
     """
     was_training = model.training
     model.eval()
     device = model.embedding.weight.device
     items = model.item_matrix().float()
     fallback = popularity_scores(torch.as_tensor(popularity, device=device))
-    size = max(1, min(4096, _CHUNK_ENTRIES // (model.n_items + 1)))
+    size = max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
+    first, every = deal
     try:
-        for start in range(0, len(sessions), size):
+        for start in range(first * size, len(sessions), every * size):
             rows = slice(start, min(start + size, len(sessions)))
             chunk = sessions.take(np.arange(rows.start, rows.stop))
             x = torch.as_tensor(chunk.padded(LONGEST_SESSION), device=device)
@@ -81,12 +73,17 @@ def score_sessions(
 def rank_labels(
     model: SessionModel, sessions: Sessions, popularity: np.ndarray, *, mask_seen: bool
 ) -> np.ndarray:
-    """(Q,) int64 pessimistic rank of each session's label among all items; n + 1 where it is unknown."""
-    ranks = np.empty(len(sessions), np.int64)
-    for rows, scores in score_sessions(model, sessions, popularity, mask_seen=mask_seen):
-        targets = torch.as_tensor(sessions.labels[rows], device=scores.device)
-        ranks[rows] = ranks_of_targets(scores, targets).cpu().numpy()
-    return ranks
+    """(Q,) int64 pessimistic rank of each session's label among all items; n + 1 where it is unknown.
+
+    Several processes (distributed.py) deal the chunks out among them, and all get all ranks: the same for
+    any number of processes, since the chunks are.
+    """
+    device = model.embedding.weight.device
+    ranks = torch.zeros(len(sessions), dtype=torch.long, device=device)
+    deal = distributed.rank(), distributed.processes()
+    for rows, scores in score_sessions(model, sessions, popularity, mask_seen=mask_seen, deal=deal):
+        ranks[rows] = ranks_of_targets(scores, torch.as_tensor(sessions.labels[rows], device=device))
+    return distributed.add_up(ranks).cpu().numpy()
 
 
 def top_items(

@@ -1,6 +1,7 @@
 """Train one model: `fit`, what surrounds it (recipes, split, checkpoint), and the command line.
 
 python train.py --dataset Amazon_Beauty --model NARM --output narm.safetensors
+torchrun --nproc-per-node 2 train.py --dataset Amazon_Beauty --model NARM --output narm.safetensors
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+import distributed
 from checkpoint import Checkpoint, CheckpointError, read_tensors, save_checkpoint, write_tensors
 from dataset.fetch_amazon import DownloadError
+from losses import Negatives, next_item_loss, pick_precision
 from metrics import summarize
 from models import MODELS, SessionModel, build_model
 from process_data import (
     ROOT,
+    Batch,
     DataError,
     MyDataset,
     Prepared,
@@ -36,7 +42,7 @@ from process_data import (
     load_dataset,
     prepare,
 )
-from scoring import next_item_loss, rank_labels
+from scoring import rank_labels
 
 
 class TrainingError(RuntimeError):
@@ -65,9 +71,12 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def seed_everything(seed: int) -> None:
-    """One seed for the weights, dropout and the order of batches."""
-    torch.manual_seed(seed)  # every device's generator
+def seed_everything(seed: int, *, epoch: int = 0, rank: int = 0) -> None:
+    """One seed for the weights (epoch 0), and for each epoch's dropout and negatives.
+
+    An epoch's draws depend on nothing before it, so a resumed run draws what the whole run would have.
+    """
+    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + rank)  # every device's generator
 
 
 # --------------------------------------------------------------------------------------------------
@@ -87,28 +96,48 @@ def fit(
     schedule: str = "constant",
     weight_decay: float = 0.0,
     patience: int | None = None,
+    precision: str = "auto",
+    negatives: int = 0,
+    lazy: bool = False,
     stop_after: int | None = None,
     seed: int = 0,
     state: Path | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train with Adam; return one row an epoch: loss, validation metrics, learning rate, seconds.
+    """Train with Adam; return one row an epoch: loss, validation metrics, learning rate, seconds of training.
 
     The weights of the epoch with the best validation MRR@20 are in the model at the end (the last
     epoch's where there is no validation part); `patience` epochs without a better one end the run.
     schedule: "constant" or "onecycle" over `epochs` (Smith & Topin 2018); `stop_after` ends a run early
-    without changing its schedule. state: a file that keeps the last epoch's state; with `resume` a run
-    goes on from it. Ctrl-C ends after saving nothing half: the table up to the last epoch comes back,
-    with `table.attrs["interrupted"]` set. Raises TrainingError for a loss that is not finite.
+    without changing its schedule. precision: the logits' type, see `losses.pick_precision`.
+    negatives: 0 for the full softmax, else how many sampled items estimate it. lazy: with negatives, Adam
+    touches only the embeddings that a step uses, which a catalogue of a million items needs.
+    state: a file that keeps the last epoch's state; with `resume` a run goes on from it.
+    Ctrl-C ends after saving nothing half: the table up to the last epoch comes back,
+    with `table.attrs["interrupted"]` set. Under torchrun all processes call this together, each trains on
+    its share of every batch, and the first one writes.
+    Raises TrainingError for a loss that is not finite.
     """
-    device = next(model.parameters()).device
-    loader = get_dataloader(train.to(device), batch_size=batch_size, seed=seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    scheduler = None
+    device = model.embedding.weight.device
+    rank, processes = distributed.rank(), distributed.processes()
+    loader = get_dataloader(train.to(device), batch_size=batch_size, seed=seed, deal=(rank, processes))
+    objective = _Objective(
+        model,
+        Negatives(popularity, negatives) if negatives else None,
+        pick_precision(precision, device),
+    )
+    if lazy and not negatives:
+        raise ValueError("lazy=True needs negatives: the full softmax touches every embedding at every step")
+    model.embedding.sparse = lazy
+    optimizers = _optimizers(model, lr=lr, weight_decay=weight_decay, lazy=lazy)
+    schedulers = []
     if schedule == "onecycle":
         steps = epochs * len(loader)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+        schedulers = [
+            torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+            for optimizer in optimizers
+        ]
     elif schedule != "constant":
         raise ValueError(f"schedule={schedule!r}: choose 'constant' or 'onecycle'")
     settings = {
@@ -117,21 +146,26 @@ def fit(
         "weight": train.total_weight,
         "batch_size": batch_size,
         "lr": lr,
-        "schedule": [schedule, epochs] if scheduler else schedule,
+        "schedule": [schedule, epochs] if schedulers else schedule,
         "weight_decay": weight_decay,
+        "precision": str(objective.precision),
+        "negatives": [negatives, lazy],
         "seed": seed,
     }
-    run = _Run(model, optimizer, scheduler, settings, rows=[], best=None)
+    run = _Run(model, optimizers, schedulers, settings, rows=[], best=None)
     if resume and state is not None and state.exists():
         run.load(state)
-    denominator = train.total_weight / len(loader)
+    if processes > 1:
+        objective = DistributedDataParallel(objective, broadcast_buffers=False)
+    # The processes' gradients are averaged; their sum is what the batch's loss means.
+    denominator = train.total_weight / len(loader) / processes
     last = min(epochs, stop_after or epochs)
 
     bar = tqdm(
         total=last * len(loader),
         initial=len(run.rows) * len(loader),
         desc=getattr(model, "name", type(model).__name__),
-        disable=not progress,
+        disable=not progress or rank > 0,
         mininterval=0.5,
     )
     interrupted = False
@@ -141,31 +175,33 @@ def fit(
                 break
             started = time.perf_counter()
             model.train()
+            seed_everything(seed, epoch=epoch, rank=rank)
             loader.batch_sampler.epoch = epoch
-            total = torch.zeros((), dtype=torch.float64, device=device)
+            losses = []
             for batch in loader:
-                loss = next_item_loss(model, batch)
-                optimizer.zero_grad(set_to_none=True)
+                loss = objective(batch)
+                for optimizer in optimizers:
+                    optimizer.zero_grad(set_to_none=True)
                 (loss / denominator).backward()
-                optimizer.step()
-                if scheduler:
-                    scheduler.step()
-                total += loss.detach()
+                for step in (*optimizers, *schedulers):
+                    step.step()
+                losses.append(loss.detach())
                 bar.update()
-            loss = float(total) / train.total_weight
-            where = f"epoch {epoch} at learning rate {optimizer.param_groups[0]['lr']:.2g}"
+            loss = float(distributed.add_up(torch.stack(losses)).cpu().double().sum()) / train.total_weight
+            where = f"epoch {epoch} at learning rate {optimizers[0].param_groups[0]['lr']:.2g}"
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} in {where}; try a smaller one")
             row = {"epoch": epoch, "loss": loss}
+            trained = time.perf_counter()
             if valid is not None:
                 try:
                     ranks = rank_labels(model, valid, popularity, mask_seen=mask_seen)
                 except ValueError as error:
                     raise TrainingError(f"{where}: {error}") from None
                 row |= summarize(ranks)
-            row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+            row |= {"lr": optimizers[0].param_groups[0]["lr"], "seconds": trained - started}
             run.add(row)
-            if state is not None:
+            if state is not None and rank == 0:
                 run.save(state)
             shown = {"epoch": epoch, "loss": f"{loss:.3f}"}
             if "MRR@20" in row:
@@ -178,6 +214,7 @@ def fit(
         )
     finally:
         bar.close()
+        model.embedding.sparse = False
     if run.best is not None:
         model.load_state_dict(run.best)
     table = pd.DataFrame(run.rows)
@@ -185,13 +222,35 @@ def fit(
     return table
 
 
+class _Objective(nn.Module):
+    """Batch -> loss, as the module whose forward pass DistributedDataParallel wraps."""
+
+    def __init__(self, model: SessionModel, negatives: Negatives | None, precision: torch.dtype):
+        super().__init__()
+        self.model, self.negatives, self.precision = model, negatives, precision
+
+    def forward(self, batch: Batch) -> Tensor:
+        return next_item_loss(self.model, batch, negatives=self.negatives, precision=self.precision)
+
+
+def _optimizers(
+    model: SessionModel, *, lr: float, weight_decay: float, lazy: bool
+) -> list[torch.optim.Optimizer]:
+    """Adam for all; or a lazy one for the embedding, whose gradient then is sparse, and Adam for the rest."""
+    dense = [p for p in model.parameters() if not (lazy and p is model.embedding.weight)]
+    optimizers = [torch.optim.Adam(dense, lr=lr, weight_decay=weight_decay, fused=True)]
+    if lazy:
+        optimizers.append(torch.optim.SparseAdam([model.embedding.weight], lr=lr))
+    return optimizers
+
+
 @dataclass
 class _Run:
-    """What an epoch leaves behind: weights, optimiser, schedule, generators, table, best weights."""
+    """What an epoch leaves behind: weights, optimisers, schedules, table, best weights."""
 
     model: SessionModel
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    optimizers: list[torch.optim.Optimizer]
+    schedulers: list[torch.optim.lr_scheduler.LRScheduler]
     settings: dict
     rows: list[dict]
     best: dict | None
@@ -210,21 +269,21 @@ class _Run:
         return self.rows[-1]["epoch"] - self.best_epoch() >= patience
 
     def save(self, path: Path) -> None:
-        optimizer = self.optimizer.state_dict()
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in (self.best or {}).items()}
-        for index, slots in optimizer["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in slots.items()}
-        tensors["generator.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        groups = []
+        for i, optimizer in enumerate(self.optimizers):
+            parts = optimizer.state_dict()
+            groups.append(parts["param_groups"])
+            for index, slots in parts["state"].items():
+                tensors |= {f"optimizer.{i}.{index}.{key}": torch.as_tensor(v) for key, v in slots.items()}
         header = {
             "format": 1,
             "settings": self.settings,
             "rows": self.rows,
-            "groups": optimizer["param_groups"],
+            "groups": groups,
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
         }
-        header["scheduler"] = self.scheduler.state_dict() if self.scheduler else None
         write_tensors(path, tensors, header)
 
     def load(self, path: Path) -> None:
@@ -242,20 +301,20 @@ class _Run:
 
         try:
             self.model.load_state_dict(part("model"))
-            slots: dict[int, dict] = {}
-            for key, value in part("optimizer").items():
-                index, name = key.split(".", 1)
-                slots.setdefault(int(index), {})[name] = value
-            self.optimizer.load_state_dict({"state": slots, "param_groups": header["groups"]})
-            if self.scheduler:
-                self.scheduler.load_state_dict(header["scheduler"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            for i, optimizer in enumerate(self.optimizers):
+                slots: dict[int, dict] = {}
+                for key, value in part(f"optimizer.{i}").items():
+                    index, name = key.split(".", 1)
+                    # SparseAdam counts its steps in a plain int, and computes in float32 with a tensor.
+                    plain = value.dim() == 0 and not value.is_floating_point()
+                    slots.setdefault(int(index), {})[name] = value.item() if plain else value
+                optimizer.load_state_dict({"state": slots, "param_groups": header["groups"][i]})
+            for scheduler, values in zip(self.schedulers, header["schedulers"], strict=True):
+                scheduler.load_state_dict(values)
+        except (KeyError, IndexError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} is another run's state ({error}); run without --resume") from None
-        torch.set_rng_state(tensors["generator.cpu"])
-        if "generator.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["generator.cuda"])
         self.rows = header["rows"]
-        device = next(self.model.parameters()).device
+        device = self.model.embedding.weight.device
         self.best = {key: value.to(device) for key, value in part("best").items()} or None
 
 
@@ -431,7 +490,7 @@ def train_on_all_rows(
         **{**options, **shares},
     )
     run.header["metrics"] = {f"twin_{part}": values for part, values in twin.metrics.items()}
-    if twin_state and not run.interrupted:
+    if twin_state and not run.interrupted and distributed.rank() == 0:
         twin_state.unlink(missing_ok=True)
     return run
 
@@ -525,11 +584,16 @@ def main(argv: list[str] | None = None) -> int:
         "resume": args.resume,
     }
     try:
+        options["device"] = distributed.start(args.device)
+        if (n := distributed.processes()) > 1 and distributed.rank() == 0:
+            print(f"{n} processes train together. Should one fail, all stop: --resume goes on from {state}.")
         dataset = load_dataset(args.dataset)
         if args.split == "none":
             run = train_on_all_rows(dataset, args.model, **options)
         else:
             run = train_model(dataset, args.model, split=args.split, **options)
+        if distributed.rank() > 0:
+            return 0  # the first process writes
         if run.interrupted:
             print(f"Nothing was saved yet; the same command with --resume goes on from {state}.")
             return 130
@@ -540,6 +604,13 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if distributed.processes() == 1:
+            raise
+        print(f"train.py: another process failed; --resume goes on from {state} ({error})", file=sys.stderr)
+        return 1
+    finally:
+        distributed.stop()
     state.unlink(missing_ok=True)
     print(f"{args.output}: {args.model} on {dataset.name}, {run.header['epochs']} epochs")
     for part, values in run.header["metrics"].items():

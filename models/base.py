@@ -54,9 +54,10 @@ class SessionModel(nn.Module):
         """State after each session's last item: (B, L) -> (B, D)."""
         return take_step(self(x), last_step(x))
 
-    def item_matrix(self) -> Tensor:
-        """(n + 1, D) what states are scored against; row 0 is the padding."""
-        return F.normalize(self.embedding.weight, dim=1) if self.score == "cosine" else self.embedding.weight
+    def item_matrix(self, ids: Tensor | None = None) -> Tensor:
+        """(n + 1, D) what states are scored against, row 0 is the padding; or the rows of some ids (K,)."""
+        rows = self.embedding.weight if ids is None else self.embedding(ids)
+        return F.normalize(rows, dim=1) if self.score == "cosine" else rows
 
     def query(self, states: Tensor) -> Tensor:
         """States (..., D) -> queries (..., D): their product with `item_matrix` is the score."""

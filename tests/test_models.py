@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from losses import next_item_loss
 from models import MODELS, build_model
 from models.base import SessionModel, last_step, take_step
 from models.GGNNwATT import GGNNwATT
@@ -20,7 +21,6 @@ from models.GRUwATT import GRUwATT
 from models.NARM import NARM
 from models.SRGNN import SRGNN
 from process_data import Batch
-from scoring import next_item_loss
 
 N_ITEMS, WIDTH = 30, 8
 CAUSAL = list(MODELS)

@@ -671,7 +671,7 @@ def test_batches_hold_similar_lengths_and_come_in_mixed_order():
 def test_unshuffled_batches_keep_the_file_order():
     batches = epochs(1, shuffle=False)[0]
     assert sum(batches, []) == list(range(100))
-    assert [len(rows) for rows in batches] == [8] * 12 + [4]
+    assert [len(rows) for rows in batches] == [8] * 9 + [7] * 4  # equal, give or take a row
 
 
 def test_batch_size_below_one_is_an_error():

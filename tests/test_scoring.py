@@ -1,4 +1,4 @@
-"""Loss, scores, ranks and top lists, against hand computations and plain loops."""
+"""Scores, ranks and top lists, against hand computations and plain loops."""
 
 import math
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import scoring
 from models import MODELS, build_model
 from models.base import SessionModel
-from process_data import Batch, Sessions, TrainDataset, get_dataloader
-from scoring import next_item_loss, popularity_scores, rank_labels, score_sessions, top_items
+from process_data import Sessions
+from scoring import popularity_scores, rank_labels, score_sessions, top_items
 
 N_ITEMS = 12
 POPULARITY = np.array([0, 5, 1, 5, 0, 9, 2, 2, 2, 0, 3, 1, 1])
@@ -38,95 +38,10 @@ def random_model(seed=0, **arguments):
     return LastItem(np.random.default_rng(seed).normal(size=(N_ITEMS, 4)), **arguments)
 
 
-def batch(x, y, w):
-    return Batch(torch.tensor(x), torch.tensor(y), torch.tensor(w, dtype=torch.float))
-
-
-# --------------------------------------------------------------------------------------------------
-# Loss
-
-
-def test_loss_by_hand():
-    """Items 1 and 2 sit at 1 and -1: after item 1 their scores are 1 and -1, after 2 the reverse."""
-    model = LastItem([[1], [-1]])
-    stay, leave = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
-    loss = next_item_loss(model, batch([[1, 2], [2, 0]], [[2, 2], [2, 0]], [[3, 0.5], [2, 0]]))
-    assert loss.item() == pytest.approx(3 * leave + 0.5 * stay + 2 * stay)
-
-
-def test_padding_has_no_share_in_the_loss():
-    """One item alone is certain; with padding as a class its loss would be log 2 here."""
-    assert next_item_loss(LastItem([[0]]), batch([[1]], [[1]], [[1]])).item() == 0
-    model = LastItem([[1], [-1]])
-    next_item_loss(model, batch([[1, 2]], [[2, 1]], [[1, 1]])).backward()
-    assert model.embedding.weight.grad[0] == 0
-    assert model.embedding.weight.grad[1] != 0
-
-
-def test_steps_without_target_do_not_count():
-    model = random_model()
-    plain = next_item_loss(model, batch([[3, 4]], [[4, 9]], [[1, 2]]))
-    # A step without target, a row of them, and padding, all of a weight that must not matter.
-    more = batch([[3, 4, 0], [5, 7, 8]], [[4, 9, 0], [0, 0, 0]], [[1, 2, 7], [7, 7, 7]])
-    assert next_item_loss(model, more).item() == pytest.approx(plain.item())
-    nothing = next_item_loss(model, batch([[3, 4]], [[0, 0]], [[1, 1]]))
-    assert nothing.item() == 0
-    nothing.backward()
-
-
-def prefix_rows(seed=0):
-    """Rows of 15 users, some of whom lack the first or a middle one of their rows."""
-    generator = np.random.default_rng(seed)
-    lists, labels, users = [], [], []
-    for user in range(15):
-        session = generator.integers(1, N_ITEMS + 1, generator.integers(2, 8)).tolist()
-        for t in range(1, len(session)):
-            if t == len(session) - 1 or generator.random() < 0.7:
-                lists.append(session[:t])
-                labels.append(session[t])
-                users.append(user)
-    return Sessions.from_lists(lists, labels, users)
-
-
-def epoch_of(model, dataset, batch_size):
-    """Mean loss and its gradients over an epoch; the division is by the epoch's weight, a constant."""
-    model.zero_grad()
-    total = 0.0
-    for b in get_dataloader(dataset, batch_size=batch_size):
-        loss = next_item_loss(model, b) / dataset.total_weight
-        loss.backward()
-        total += loss.item()
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    return total, gradients
-
-
 def small_model(name, **arguments):
     torch.manual_seed(3)
     sizes = {"n_items": N_ITEMS, "width": 8}
     return build_model(name, **sizes, dropout=0.0, hidden_dropout=0.0, **arguments)
-
-
-def check_folding(model):
-    """Folded rows have the epoch's loss and gradients of the rows themselves."""
-    rows = prefix_rows()
-    folded, unfolded = TrainDataset(rows), TrainDataset(rows, fold=False)
-    assert len(folded) == 15 < len(unfolded) == len(rows)
-    assert folded.total_weight == unfolded.total_weight == len(rows.items)
-    loss, gradients = epoch_of(model, folded, batch_size=4)
-    want, wanted = epoch_of(model, unfolded, batch_size=7)
-    torch.testing.assert_close(gradients, wanted, atol=1e-5, rtol=1e-4)
-    assert loss == pytest.approx(want, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_folded_rows_have_the_loss_and_gradients_of_the_rows(name):
-    check_folding(small_model(name))
-
-
-@pytest.mark.parametrize("name", ["GRUwATT", "GGNNwATT"])
-def test_folding_would_change_a_model_that_sees_the_future(name):
-    with pytest.raises(AssertionError, match="not close"):
-        check_folding(small_model(name, causal=False))
 
 
 # --------------------------------------------------------------------------------------------------

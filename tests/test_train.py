@@ -115,6 +115,35 @@ def test_every_model_learns_what_was_planted(name):
     assert table["MRR@20"].max() > 3 * popularity_mrr(VALID)
 
 
+FAST = [{"precision": "bf16"}, {"negatives": 10}, {"negatives": 10, "lazy": True}]
+
+
+@pytest.mark.parametrize("options", FAST, ids=["bf16", "negatives", "lazy"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_learns_the_fast_ways_too(name, options):
+    table = run_fit(make_model(name), epochs=12, **options)
+    assert table["loss"].iloc[-1] < 0.8 * table["loss"].iloc[0]
+    assert table["MRR@20"].max() > 3 * popularity_mrr(VALID)
+
+
+def test_lazy_updates_leave_the_other_embeddings_alone():
+    """Adam moves an embedding for as long as its momentum lasts; the lazy one only when a step uses it."""
+    few = as_sessions([[1, 2, 3], [2, 3, 1]])
+    moved = {}
+    for lazy in (False, True):
+        model = make_model()
+        before = model.embedding.weight.detach().clone()
+        run_fit(model, rows=TrainDataset(few), epochs=1, negatives=2, lazy=lazy, batch_size=1)
+        moved[lazy] = int((model.embedding.weight.detach() != before).any(1).sum())
+        assert model.embedding.weight[0].abs().sum() == 0
+    assert moved[True] <= 3 + 2 * 2 < N_ITEMS
+
+
+def test_lazy_updates_need_negatives():
+    with pytest.raises(ValueError, match="lazy=True needs negatives"):
+        run_fit(make_model(), lazy=True)
+
+
 def test_table_has_a_row_an_epoch():
     model = make_model()
     table = run_fit(model, epochs=2)
@@ -212,9 +241,9 @@ def test_a_loss_that_breaks_later_names_its_epoch(monkeypatch):
     steps = -(-len(TrainDataset(TRAIN)) // 32)
     calls, loss = [], train.next_item_loss
 
-    def breaks(model, batch):
+    def breaks(*args, **options):
         calls.append(1)
-        return loss(model, batch) * (math.nan if len(calls) > steps else 1)
+        return loss(*args, **options) * (math.nan if len(calls) > steps else 1)
 
     monkeypatch.setattr(train, "next_item_loss", breaks)
     with pytest.raises(TrainingError, match="the loss is nan in epoch 2 at learning rate 0.02"):
@@ -247,14 +276,18 @@ def interrupt(monkeypatch, function, call):
 STEPS = -(-len(TrainDataset(TRAIN)) // 32)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"schedule": "onecycle"}, {"schedule": "onecycle", "negatives": 10, "lazy": True}],
+    ids=["constant", "onecycle", "lazy"],
+)
 @pytest.mark.parametrize(
     ("function", "call"),
     [("next_item_loss", 2 * STEPS + 3), ("rank_labels", 3)],
     ids=["in the third epoch", "in its validation"],
 )
-def test_a_resumed_run_equals_the_uninterrupted_one(function, call, schedule, tmp_path, monkeypatch):
-    options = {"schedule": schedule, "seed": 3}
+def test_a_resumed_run_equals_the_uninterrupted_one(function, call, options, tmp_path, monkeypatch):
+    options = {"seed": 3} | options
     whole = make_model()
     table = run_fit(whole, **options)
 
@@ -301,6 +334,8 @@ OTHERS = {
     "data": {"rows": TrainDataset(VALID)},
     "weight": {"rows": TrainDataset(TRAIN, weights="once")},
     "arguments": {"model": {"score": "cosine"}},
+    "precision": {"precision": "bf16"},
+    "negatives": {"negatives": 10},
 }
 
 
@@ -565,7 +600,7 @@ def test_an_interrupted_command_resumes_to_the_same_file(
     trained = []
     with monkeypatch.context() as patch:
         loss = train.next_item_loss
-        patch.setattr(train, "next_item_loss", lambda *args: (trained.append(1), loss(*args))[1])
+        patch.setattr(train, "next_item_loss", lambda *a, **k: (trained.append(1), loss(*a, **k))[1])
         assert run_main(folder, broken, *options, "--resume", epochs=4) == 0
     assert_same_bits(load_file(broken), load_file(whole))
     assert load_checkpoint(broken).header == load_checkpoint(whole).header
