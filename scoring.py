@@ -43,8 +43,8 @@ def score_sessions(
     """Masked float32 scores of encoded sessions, chunk by chunk: (rows, (C, n + 1)).
 
     An empty session (nothing of it is known) is scored by popularity (n + 1,). Memory is bounded by
-    the chunk. deal=(r, n): every n-th chunk, from the r-th on. Raises ValueError for scores that are not
-    finite, before anything is masked.
+    the chunk; the next one overwrites it. deal=(r, n): every n-th chunk, from the r-th on.
+    Raises ValueError for scores that are not finite, before anything is masked.
     """
     was_training = model.training
     model.eval()
@@ -52,13 +52,16 @@ def score_sessions(
     items = model.item_matrix().float()
     fallback = popularity_scores(torch.as_tensor(popularity, device=device))
     size = max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
+    # One buffer: fresh pages for every chunk would cost as much as the product.
+    buffer = torch.empty(min(size, len(sessions)), len(items), device=device)
     first, every = deal
     try:
         for start in range(first * size, len(sessions), every * size):
             rows = slice(start, min(start + size, len(sessions)))
             chunk = sessions.take(np.arange(rows.start, rows.stop))
             x = torch.as_tensor(chunk.padded(LONGEST_SESSION), device=device)
-            scores = model.query(model.last_state(x)).float() @ items.T
+            queries = model.query(model.last_state(x)).float()
+            scores = torch.mm(queries, items.T, out=buffer[: len(queries)])
             check_finite(scores)
             scores[torch.as_tensor(chunk.lengths == 0, device=device)] = fallback
             scores[:, PADDING] = -torch.inf
@@ -86,6 +89,24 @@ def rank_labels(
     return distributed.add_up(ranks).cpu().numpy()
 
 
+def top_k(scores: Tensor, k: int, *, block: int = 64) -> tuple[Tensor, Tensor]:
+    """`scores.topk(k, dim=1)`: values and places (C, k), best first, without sorting more than it must.
+
+    The k best lie in the k blocks of columns with the highest maxima (or are as good as what lies there).
+    """
+    blocks = scores.shape[1] // block
+    if blocks < 4 * k:
+        return scores.topk(k, dim=1)
+    head, tail = scores.tensor_split([blocks * block], dim=1)
+    head = head.unflatten(1, (blocks, block))  # (C, blocks, block)
+    best = head.amax(2).topk(k, dim=1, sorted=False).indices  # (C, k) blocks
+    row = torch.arange(len(scores), device=scores.device)[:, None]
+    values, place = torch.cat([head[row, best].flatten(1), tail], 1).topk(k, dim=1)
+    inside = place.clamp(max=k * block - 1)
+    in_head = best.gather(1, inside // block) * block + inside % block
+    return values, torch.where(place < k * block, in_head, place + (blocks - k) * block)
+
+
 def top_items(
     model: SessionModel,
     sessions: Sessions,
@@ -100,7 +121,7 @@ def top_items(
     best = np.empty((len(sessions), k), np.float32)
     with tqdm(total=len(sessions), desc="Recommending", unit=" sessions", disable=not progress) as bar:
         for rows, scores in score_sessions(model, sessions, popularity, mask_seen=mask_seen):
-            values, places = scores.topk(k, dim=1)
+            values, places = top_k(scores, k)
             ids[rows], best[rows] = places.cpu().numpy(), values.cpu().numpy()
             bar.update(rows.stop - rows.start)
     return ids, best

@@ -12,7 +12,7 @@ import scoring
 from models import MODELS, build_model
 from models.base import SessionModel
 from process_data import Sessions
-from scoring import popularity_scores, rank_labels, score_sessions, top_items
+from scoring import popularity_scores, rank_labels, score_sessions, top_items, top_k
 
 N_ITEMS = 12
 POPULARITY = np.array([0, 5, 1, 5, 0, 9, 2, 2, 2, 0, 3, 1, 1])
@@ -49,7 +49,8 @@ def small_model(name, **arguments):
 
 
 def all_scores(model, sessions, **options):
-    parts = list(score_sessions(model, sessions, POPULARITY, **options))
+    chunks = score_sessions(model, sessions, POPULARITY, **options)
+    parts = [(rows, scores.clone()) for rows, scores in chunks]  # the next chunk overwrites it
     assert [i for rows, _ in parts for i in range(rows.start, rows.stop)] == [*range(len(sessions))]
     return torch.cat([scores for _, scores in parts])
 
@@ -212,3 +213,15 @@ def test_a_constant_scorer_ranks_last():
     constant = random_model(factor=0.0)
     ranks = rank_labels(constant, sessions, POPULARITY, mask_seen=False)
     assert ranks.tolist() == [N_ITEMS, N_ITEMS]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 700))
+def test_top_k_is_a_sort(seed, k, columns):
+    """Few distinct values, so that there are ties, and -inf among them."""
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(-3, 12, (3, max(columns, k))).astype(np.float32)
+    scores[scores < 0] = -np.inf
+    values, places = top_k(torch.as_tensor(scores), k, block=8)
+    assert values.numpy().tolist() == (-np.sort(-scores, axis=1)[:, :k]).tolist()
+    assert np.take_along_axis(scores, places.numpy(), 1).tolist() == values.tolist()
+    assert all(len(set(row)) == k for row in places.tolist())
