@@ -7,7 +7,9 @@ PY := $(VENV)/bin/python
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help results test test-long lint lab notebooks data demo clean
+PEERS := benchmarks/.venv/.installed
+
+.PHONY: help results test test-long lint lab notebooks benchmark scaling data demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +33,12 @@ lab: $(RUN) ## open the notebooks in the browser
 notebooks: $(RUN) ## generate the notebooks anew and run them from top to bottom
 	$(PY) notebooks/make_notebooks.py --execute
 
+benchmark: $(RUN) $(PEERS) ## ours against public peers, side by side, into benchmarks/ (about 40 minutes)
+	$(PY) benchmarks/benchmark.py
+
+scaling: $(RUN) ## cost curves up to a million sessions and items, into benchmarks/ (about 30 minutes)
+	$(PY) benchmarks/scaling.py
+
 data: $(RUN) ## download and verify the two Amazon datasets
 	$(PY) dataset/fetch_amazon.py
 
@@ -38,7 +46,7 @@ demo: $(RUN) ## write dataset/Demo anew, the same bytes every time
 	$(PY) dataset/make_demo.py
 
 clean: ## remove .venv, caches, and local weights and results; committed files and data stay
-	rm -rf $(VENV) checkpoints results/*.csv results/*.ipynb
+	rm -rf $(VENV) benchmarks/.venv checkpoints results/*.csv results/*.ipynb
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
@@ -60,3 +68,11 @@ $(RUN): requirements.txt constraints.txt
 
 $(DEV): $(RUN) requirements-dev.txt
 	$(call install,requirements-dev.txt)
+
+# The peers have an environment of their own: they need older versions of what ours uses.
+$(PEERS): benchmarks/requirements-peers.txt
+	rm -rf benchmarks/.venv
+	"$(PYTHON)" -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip install --disable-pip-version-check torch==2.13.0
+	benchmarks/.venv/bin/python -m pip install --disable-pip-version-check -r benchmarks/requirements-peers.txt
+	@touch $@

@@ -227,3 +227,46 @@ def plot_concentration(items: np.ndarray, popularity: np.ndarray, *, title: str 
     axes[1].set(xlabel="share of the items, most frequent first", ylabel="share of all occurrences")
     figure.suptitle(title)
     return figure
+
+
+def plot_speed(contests: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
+    """Validation MRR@20 against the seconds of training and validation so far, a panel a contest.
+
+    contests: name -> contestant -> epochs, each with `seconds`, `valid_seconds`, `MRR@20`.
+    """
+    figure, axes = _subplots(1, len(contests), figsize=(4 * len(contests), 3.4), sharey=True, squeeze=False)
+    for axis, (name, contestants) in zip(axes[0], contests.items(), strict=True):
+        ends = []
+        for (who, epochs), colour in zip(contestants.items(), _cycle(COLOURS), strict=False):
+            seconds = np.cumsum([row["seconds"] + row["valid_seconds"] for row in epochs])
+            reached = [row["MRR@20"] for row in epochs]
+            axis.plot(seconds, reached, color=colour, marker=".")
+            ends.append((seconds[-1], reached[-1], f" {who}", colour))
+        axis.set_xscale("log")
+        axis.set(title=name, xlabel="seconds of training and validation")
+        _label_line_ends(axis, ends)
+    axes[0, 0].set_ylabel("validation MRR@20")
+    return figure
+
+
+def plot_scaling(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], float]]],
+) -> Figure:
+    """Costs against size, log-log, a panel a title; a line a task: (sizes, costs, fitted exponent).
+
+    A title reads "seconds against sessions": what is drawn up and what along.
+    """
+    figure, axes = _subplots(1, len(curves), figsize=(4.2 * len(curves), 3.6), squeeze=False)
+    for axis, (title, tasks) in zip(axes[0], curves.items(), strict=True):
+        ends = []
+        for (task, (sizes, costs, exponent)), colour in zip(tasks.items(), _cycle(COLOURS), strict=False):
+            axis.loglog(sizes, costs, color=colour, marker=".")
+            ends.append((sizes[-1], costs[-1], f" {task} ({exponent:.2f})", colour))
+        cost, size = title.split(" against ")
+        axis.set(xlabel=size, ylabel=cost)
+        # Log axes: push the labels apart by factors.
+        place = 0.0
+        for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+            place = max(y, place * 1.5)
+            axis.text(x, place, name, color=colour, va="center", fontsize=8)
+    return figure

@@ -185,7 +185,7 @@ def fit(
                 (loss / denominator).backward()
                 for step in (*optimizers, *schedulers):
                     step.step()
-                losses.append(loss.detach())
+                losses.append(loss.detach().clone())  # a view would keep the graph
                 bar.update()
             loss = float(distributed.add_up(torch.stack(losses)).cpu().double().sum()) / train.total_weight
             where = f"epoch {epoch} at learning rate {optimizers[0].param_groups[0]['lr']:.2g}"
