@@ -22,7 +22,7 @@ def blocks(language):
 
 
 COMMANDS = list(dict.fromkeys(line for block in blocks("bash") for line in block.splitlines() if line))
-PYTHON_COMMANDS = [c for c in COMMANDS if c.startswith(".venv/bin/python ")]
+PYTHON_COMMANDS = [c for c in COMMANDS if c.startswith((".venv/bin/python ", ".venv/bin/torchrun "))]
 MAKE_COMMANDS = [c for c in COMMANDS if c.startswith("make ")]
 SETUP_COMMANDS = [
     "python3 -m venv .venv",
@@ -38,13 +38,17 @@ def test_no_command_goes_untested():
 def test_python_commands_run_in_their_order(project_copy):
     for command in PYTHON_COMMANDS:
         words = shlex.split(command)
-        words[0] = sys.executable
+        launcher = ["-m", "torch.distributed.run"] if words[0].endswith("torchrun") else []
+        words[:1] = [sys.executable, *launcher]
         if "train.py" in words:
             words += ["--epochs", "1"]
         done = subprocess.run(words, cwd=project_copy, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if "--json" in words and "recommend.py" in words:
+            assert json.loads(done.stdout)["queries"] == 600
     assert len((project_copy / "results" / "narm.csv").read_text().splitlines()) == 601
-    assert json.loads(done.stdout)["queries"] == 600
+    assert (project_copy / "checkpoints" / "Again" / "items.csv").exists()
+    assert (project_copy / "checkpoints" / "two.safetensors").exists()
     assert json.loads((project_copy / "checkpoints" / "narm.json").read_text())["model"] == "NARM"
 
 
