@@ -48,20 +48,19 @@ def score_sessions(
     """
     was_training = model.training
     model.eval()
-    device = model.embedding.weight.device
-    items = model.item_matrix().float()
+    device = model.device
+    score = model.scorer()
     fallback = popularity_scores(torch.as_tensor(popularity, device=device))
     size = max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
     # One buffer: fresh pages for every chunk would cost as much as the product.
-    buffer = torch.empty(min(size, len(sessions)), len(items), device=device)
+    buffer = torch.empty(min(size, len(sessions)), model.n_items + 1, device=device)
     first, every = deal
     try:
         for start in range(first * size, len(sessions), every * size):
             rows = slice(start, min(start + size, len(sessions)))
             chunk = sessions.take(np.arange(rows.start, rows.stop))
             x = torch.as_tensor(chunk.padded(LONGEST_SESSION), device=device)
-            queries = model.query(model.last_state(x)).float()
-            scores = torch.mm(queries, items.T, out=buffer[: len(queries)])
+            scores = score(x, buffer[: len(x)])
             check_finite(scores)
             scores[torch.as_tensor(chunk.lengths == 0, device=device)] = fallback
             scores[:, PADDING] = -torch.inf
@@ -81,7 +80,7 @@ def rank_labels(
     Several processes (distributed.py) deal the chunks out among them, and all get all ranks: the same for
     any number of processes, since the chunks are.
     """
-    device = model.embedding.weight.device
+    device = model.device
     ranks = torch.zeros(len(sessions), dtype=torch.long, device=device)
     deal = distributed.rank(), distributed.processes()
     for rows, scores in score_sessions(model, sessions, popularity, mask_seen=mask_seen, deal=deal):

@@ -119,7 +119,7 @@ def fit(
     its share of every batch, and the first one writes.
     Raises TrainingError for a loss that is not finite.
     """
-    device = model.embedding.weight.device
+    device = model.device
     rank, processes = distributed.rank(), distributed.processes()
     loader = get_dataloader(train.to(device), batch_size=batch_size, seed=seed, deal=(rank, processes))
     objective = _Objective(
@@ -314,7 +314,7 @@ class _Run:
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} is another run's state ({error}); run without --resume") from None
         self.rows = header["rows"]
-        device = self.model.embedding.weight.device
+        device = self.model.device
         self.best = {key: value.to(device) for key, value in part("best").items()} or None
 
 
@@ -541,7 +541,7 @@ def result_of(run: Run) -> dict:
         "coverage": {part: float(np.mean(getattr(run.data, part).labels > 0)) for part in run.ranks},
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "train_seconds": float(run.table["seconds"].sum()),
-        "hardware": device_name(next(run.model.parameters()).device),
+        "hardware": device_name(run.model.device),
         "ranks": {part: values.tolist() for part, values in run.ranks.items()},
         "table": table,
     }

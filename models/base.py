@@ -5,6 +5,8 @@ Shapes: B batch, L steps, D width, n items (ids 1..n, 0 pads).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,6 +56,11 @@ class SessionModel(nn.Module):
         """State after each session's last item: (B, L) -> (B, D)."""
         return take_step(self(x), last_step(x))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
     def item_matrix(self, ids: Tensor | None = None) -> Tensor:
         """(n + 1, D) what states are scored against, row 0 is the padding; or the rows of some ids (K,)."""
         rows = self.embedding.weight if ids is None else self.embedding(ids)
@@ -62,6 +69,14 @@ class SessionModel(nn.Module):
     def query(self, states: Tensor) -> Tensor:
         """States (..., D) -> queries (..., D): their product with `item_matrix` is the score."""
         return F.normalize(states, dim=-1) * self.scale if self.score == "cosine" else states
+
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x (B, L), out (B, n + 1)) -> the scores after each session's last item, written to `out`.
+
+        What does not depend on the sessions is computed once, here.
+        """
+        items = self.item_matrix().float().T  # (D, n + 1)
+        return lambda x, out: torch.mm(self.query(self.last_state(x)).float(), items, out=out)
 
 
 class AdditiveAttention(nn.Module):
