@@ -32,6 +32,7 @@ from floor import floor_of, measure_rates  # noqa: E402
 
 import plots  # noqa: E402
 from checkpoint import replacing  # noqa: E402
+from process_data import TrainDataset, load_dataset, prepare  # noqa: E402
 
 # What PEERS found for each peer on validation (MRR@20): a run that stays this far below is no fair opponent.
 KNOWN = {"GRU4Rec": 0.093, "NARM": 0.097, "SRGNN": 0.096, "SASRec": 0.105}
@@ -115,9 +116,11 @@ class Worker:
             "about": self.about,
             "epochs": self.epochs,
             "test": self.ask("test"),
+            # Before scoring: how many queries are scored at once is a choice, RecBole's is 4,096.
+            "peak_mib": self.ask("memory")["peak_mib"],
             "scoring": [self.ask("score") for _ in range(3)],
         }
-        self.peak_mib = result["peak_mib"] = self.ask("quit")["peak_mib"]
+        self.process.stdin.close()
         self.process.wait()
         return result
 
@@ -135,12 +138,13 @@ def run_contest(name: str, dataset: str, threads: int, folder: Path) -> dict:
                 worker.train_epoch()
                 bar.set_postfix_str(f"{worker.name} {worker.epochs[-1]['MRR@20']:.4f}")
                 bar.update()
-    ours = workers[0].about
-    shape = {"items": ours["items"], "width": ours["width"]}
-    batches = -(-ours["examples"] // 256)
+    data = prepare(load_dataset(dataset), split="user", split_seed=0)
+    steps = len(TrainDataset(data.train, weights="once").x)
+    batches = -(-workers[0].about["examples"] // 256)
+    shape = {"items": data.n_items, "width": 128}
     torch.set_num_threads(threads)
-    rates = measure_rates(steps=round(ours["steps"] / batches), **shape)
-    floor = floor_of(rates, steps=ours["steps"], batches=batches, parameters=ours["parameters"], **shape)
+    rates = measure_rates(steps=round(steps / batches), **shape)
+    floor = floor_of(rates, steps=steps, batches=batches, parameters=workers[0].about["parameters"], **shape)
     return {
         "date": datetime.date.today().isoformat(),
         "hardware": hardware(threads),

@@ -2,7 +2,7 @@
 
     python benchmarks/worker_recbole.py --dataset Demo --model GRU4Rec --threads 1
 
-Runs in an environment of its own (requirements-peers.txt). The protocol is `worker_report.serve`'s.
+Runs in an environment of its own (requirements-peers.txt). The protocol is `protocol.serve`'s.
 
 RecBole gets the training rows alone and numbers the items that it finds there in its own order. What it has
 never seen cannot be scored: such items leave the query, are never recommended, and are misses as labels.
@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from protocol import serve
 from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 from recbole.data.utils import get_dataloader
 from recbole.utils import get_model, get_trainer, init_seed
 from torch import Tensor
-from worker_report import serve
 
 from metrics import check_finite, ranks_of_targets
 from process_data import LONGEST_SESSION, PADDING, Prepared, Sessions
@@ -91,10 +91,10 @@ class RecBolePeer:
         # (n + 1,) our ids -> RecBole's, 0 where it has none.
         self.theirs = np.array([0] + [numbers.get(str(i), 0) for i in range(1, data.n_items + 1)])
 
-    def train_epoch(self) -> float:
+    def train_epoch(self) -> dict:
         total = self.trainer._train_epoch(self.loader, self.epoch)
         self.epoch += 1
-        return total / len(self.loader)
+        return {"loss": total / len(self.loader)}
 
     @torch.no_grad()
     def score(self, sessions: Sessions, size: int) -> Iterator[tuple[slice, Tensor]]:

@@ -1,12 +1,10 @@
-"""A contestant of the benchmark: GRU4REC the report's way, plainly written; and the protocol of all workers.
+"""A contestant of the benchmark: GRU4REC the report's way, plainly written.
 
     python benchmarks/worker_report.py --dataset Demo --model GRU4REC --threads 1
 
-A worker is a process of its own, so that contestants can take turns on the same cores and each be asked
-for its own peak memory. It reads commands from stdin, a line each, and answers each with a line of JSON.
-
-The report's way: the prefix rows as they are (not folded), a Python collate function that pads row by row,
-a plain shuffled DataLoader, scores for every padded step, evaluation one session at a time with a full sort.
+The report's way: the prefix rows as they are (not folded), batches of sessions of similar length, a Python
+collate function that pads row by row, scores for every padded step, evaluation one session at a time with a
+full sort.
 
 Shapes: B batch, L longest session of the batch, D width, n items (ids 1..n, 0 pads).
 """
@@ -14,131 +12,17 @@ Shapes: B batch, L longest session of the batch, D width, n items (ids 1..n, 0 p
 from __future__ import annotations
 
 import argparse
-import copy
-import json
-import math
-import os
-import resource
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from protocol import serve
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from metrics import summarize
-from process_data import PADDING, Prepared, Sessions, load_dataset, prepare
+from process_data import PADDING, Prepared, Sessions
 from scoring import popularity_scores
-
-# --------------------------------------------------------------------------------------------------
-# The protocol
-
-
-class Contestant(Protocol):
-    """What a worker brings. `most_queries` bounds the `score` command (None: all queries)."""
-
-    model: nn.Module
-    settings: dict
-    examples: int
-    most_queries: int | None
-
-    def train_epoch(self) -> float:
-        """Train one epoch; the mean loss."""
-
-    def rank(self, sessions: Sessions) -> np.ndarray:
-        """(Q,) rank of each session's label among all items; beyond 20 where it is unknown."""
-
-    def recommend(self, sessions: Sessions) -> None:
-        """Score all items and take the 20 best of each session: what a timing needs, so nothing is kept."""
-
-
-def serve(make: Callable[[Prepared, argparse.Namespace], Contestant], models: list[str]) -> None:
-    """Build a contestant as the command line says and answer commands until `quit` or the end of stdin.
-
-    epoch: train one; valid: rank the validation part; keep: remember the weights; test: load the kept ones
-    and rank the test part; score: time the top 20 of held-out sessions; quit: say the peak memory.
-    """
-    # Libraries print as they like: the replies get the real stdout, everything else goes to stderr.
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    args = _parse_arguments(models)
-    torch.set_num_threads(args.threads)
-    data = prepare(load_dataset(args.dataset), split="user", split_seed=args.split_seed)
-    contestant = make(data, args)
-    kept, epoch = None, 0
-
-    def reply(**answer) -> None:
-        print(json.dumps(answer), file=replies)
-
-    parameters = sum(p.numel() for p in contestant.model.parameters())
-    reply(ready=True, settings=contestant.settings, examples=contestant.examples, parameters=parameters)
-    for line in sys.stdin:
-        started = time.perf_counter()
-        match line.strip():
-            case "epoch":
-                epoch += 1
-                loss = contestant.train_epoch()
-                seconds = time.perf_counter() - started
-                if not math.isfinite(loss):
-                    raise ValueError(f"the loss is {loss} in epoch {epoch}")
-                reply(epoch=epoch, loss=loss, seconds=seconds)
-            case "valid":
-                summary = summarize(contestant.rank(data.valid))
-                seconds = time.perf_counter() - started
-                reply(**{name: summary[name] for name in ("MRR@20", "HR@20")}, seconds=seconds)
-            case "keep":
-                kept = copy.deepcopy(contestant.model.state_dict())
-                reply(kept=epoch)
-            case "test":
-                if kept is not None:
-                    contestant.model.load_state_dict(kept)
-                reply(**summarize(contestant.rank(data.test)))
-            case "score":
-                sessions = _held_out(data, contestant.most_queries)
-                started = time.perf_counter()
-                contestant.recommend(sessions)
-                reply(queries=len(sessions), seconds=time.perf_counter() - started)
-            case "quit":
-                reply(peak_mib=_peak_mib())
-                return
-            case command:
-                raise ValueError(f"no command {command!r}")
-
-
-def _parse_arguments(models: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dataset", required=True, help="folder, or a name such as Amazon_Beauty or Demo")
-    parser.add_argument("--model", required=True, choices=models)
-    parser.add_argument("--split-seed", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0, help="of weights, dropout, batches")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--width", type=int, help="of the embedding, instead of the contestant's own")
-    return parser.parse_args()
-
-
-def _held_out(data: Prepared, at_most: int | None) -> Sessions:
-    """Test and validation sessions, or that many of them, evenly spaced."""
-    sessions = Sessions.from_lists([*data.test, *data.valid])
-    if at_most is None or len(sessions) <= at_most:
-        return sessions
-    return sessions.take(np.linspace(0, len(sessions) - 1, at_most).astype(int))
-
-
-def _peak_mib() -> float:
-    """Largest resident memory of this process so far; Linux counts KiB, macOS bytes."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-
-
-# --------------------------------------------------------------------------------------------------
-# The report's way
 
 
 class ShiftedRows(Dataset):
@@ -152,6 +36,21 @@ class ShiftedRows(Dataset):
 
     def __getitem__(self, row: int) -> tuple[list[int], list[int]]:
         return self.sequences[row][:-1], self.sequences[row][1:]
+
+
+class SimilarLengths:
+    """Batches of row numbers, sorted by session length, in a new order every epoch."""
+
+    def __init__(self, rows: ShiftedRows, batch_size: int):
+        order = sorted(range(len(rows)), key=lambda row: len(rows.sequences[row]))
+        self.batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in torch.randperm(len(self.batches)).tolist():
+            yield self.batches[batch]
 
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
@@ -196,11 +95,11 @@ class ReportGRU4REC:
         rows = ShiftedRows(data.train)
         self.examples = len(rows)
         batch_size = self.settings["batch_size"]
-        self.loader = DataLoader(rows, batch_size=batch_size, shuffle=True, collate_fn=collate)
+        self.loader = DataLoader(rows, batch_sampler=SimilarLengths(rows, batch_size), collate_fn=collate)
         self.model = GRU4REC(data.n_items, self.settings["width"], self.settings["dropout"])
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"])
 
-    def train_epoch(self) -> float:
+    def train_epoch(self) -> dict:
         self.model.train()
         total = 0.0
         for x, y in self.loader:
@@ -210,7 +109,7 @@ class ReportGRU4REC:
             loss.backward()
             self.optimizer.step()
             total += loss.item()
-        return total / len(self.loader)
+        return {"loss": total / len(self.loader)}
 
     @torch.no_grad()
     def sort_items(self, session: list[int]) -> Tensor:
