@@ -39,10 +39,10 @@ def score_sessions(
     *,
     mask_seen: bool,
     deal: tuple[int, int] = (0, 1),
-) -> Iterator[tuple[slice, Tensor]]:
-    """Masked float32 scores of encoded sessions, chunk by chunk: (rows, (C, n + 1)).
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Masked float32 scores of encoded sessions, chunk by chunk: (rows (C,), scores (C, n + 1)).
 
-    An empty session (nothing of it is known) is scored by popularity (n + 1,). Memory is bounded by
+    A chunk's sessions are of similar length, so `rows` comes in no order. An empty session (nothing of it is known) is scored by popularity (n + 1,). Memory is bounded by
     the chunk; the next one overwrites it. deal=(r, n): every n-th chunk, from the r-th on.
     Raises ValueError for scores that are not finite, before anything is masked.
     """
@@ -54,11 +54,12 @@ def score_sessions(
     size = max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
     # One buffer: fresh pages for every chunk would cost as much as the product.
     buffer = torch.empty(min(size, len(sessions)), model.n_items + 1, device=device)
+    by_length = sessions.lengths.argsort(kind="stable")
     first, every = deal
     try:
         for start in range(first * size, len(sessions), every * size):
-            rows = slice(start, min(start + size, len(sessions)))
-            chunk = sessions.take(np.arange(rows.start, rows.stop))
+            rows = by_length[start : start + size]
+            chunk = sessions.take(rows)
             x = torch.as_tensor(chunk.padded(LONGEST_SESSION), device=device)
             scores = score(x, buffer[: len(x)])
             check_finite(scores)
@@ -84,7 +85,8 @@ def rank_labels(
     ranks = torch.zeros(len(sessions), dtype=torch.long, device=device)
     deal = distributed.rank(), distributed.processes()
     for rows, scores in score_sessions(model, sessions, popularity, mask_seen=mask_seen, deal=deal):
-        ranks[rows] = ranks_of_targets(scores, torch.as_tensor(sessions.labels[rows], device=device))
+        targets = torch.as_tensor(sessions.labels[rows], device=device)
+        ranks[torch.as_tensor(rows, device=device)] = ranks_of_targets(scores, targets)
     return distributed.add_up(ranks).cpu().numpy()
 
 
@@ -122,5 +124,5 @@ def top_items(
         for rows, scores in score_sessions(model, sessions, popularity, mask_seen=mask_seen):
             values, places = top_k(scores, k)
             ids[rows], best[rows] = places.cpu().numpy(), values.cpu().numpy()
-            bar.update(rows.stop - rows.start)
+            bar.update(len(rows))
     return ids, best

@@ -51,8 +51,10 @@ def small_model(name, **arguments):
 def all_scores(model, sessions, **options):
     chunks = score_sessions(model, sessions, POPULARITY, **options)
     parts = [(rows, scores.clone()) for rows, scores in chunks]  # the next chunk overwrites it
-    assert [i for rows, _ in parts for i in range(rows.start, rows.stop)] == [*range(len(sessions))]
-    return torch.cat([scores for _, scores in parts])
+    rows = np.concatenate([rows for rows, _ in parts])
+    assert sorted(rows) == [*range(len(sessions))]
+    assert sorted(sessions.lengths[rows]) == sessions.lengths[rows].tolist()
+    return torch.cat([scores for _, scores in parts])[rows.argsort()]
 
 
 def raw_scores(model, session):
