@@ -42,8 +42,9 @@ def score_sessions(
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Masked float32 scores of encoded sessions, chunk by chunk: (rows (C,), scores (C, n + 1)).
 
-    A chunk's sessions are of similar length, so `rows` comes in no order. An empty session (nothing of it is known) is scored by popularity (n + 1,). Memory is bounded by
-    the chunk; the next one overwrites it. deal=(r, n): every n-th chunk, from the r-th on.
+    A chunk's sessions are of similar length, so `rows` comes in no order. An empty session (nothing of it is
+    known) is scored by popularity (n + 1,). Memory is bounded by the chunk; the next one overwrites it.
+    deal=(r, n): every n-th chunk, from the r-th on.
     Raises ValueError for scores that are not finite, before anything is masked.
     """
     was_training = model.training

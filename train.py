@@ -156,7 +156,7 @@ def fit(
     if resume and state is not None and state.exists():
         run.load(state)
     if processes > 1:
-        objective = DistributedDataParallel(objective, broadcast_buffers=False)
+        objective = DistributedDataParallel(objective)
     # The processes' gradients are averaged; their sum is what the batch's loss means.
     denominator = train.total_weight / len(loader) / processes
     last = min(epochs, stop_after or epochs)
