@@ -45,6 +45,7 @@ CONTESTS = {
         "ours": ["worker_ours.py", "--model", "GRU4REC"],
         "RecBole": ["worker_recbole.py", "--model", "GRU4Rec", "--width", "128"],
         "the report's way": ["worker_report.py", "--model", "GRU4REC"],
+        "ours, fast": ["worker_ours.py", "--model", "SASRec", "--recipe", "fast"],
     },
     "NARM": {
         "ours": ["worker_ours.py", "--model", "NARM"],
@@ -57,7 +58,7 @@ CONTESTS = {
     "SASRec": {
         "ours": ["worker_ours.py", "--model", "SASRec"],
         "RecBole": ["worker_recbole.py", "--model", "SASRec", "--width", "128"],
-        "ours, fast": ["worker_ours.py", "--model", "GRU4REC", "--recipe", "fast"],
+        "ours, fast": ["worker_ours.py", "--model", "SASRec", "--recipe", "fast"],
     },
 }
 

@@ -70,7 +70,8 @@ class SASRec(SessionModel):
                 f"sessions of {x.shape[1]} items: this SASRec takes {self.position.num_embeddings}"
             )
         position = self.position(torch.arange(x.shape[1], device=x.device))
-        h = self.dropout(self.embedding(x) + position)  # (B, L, D)
+        # sqrt(D), as in the authors' code: Xavier's embeddings of many items would drown in the positions'.
+        h = self.dropout(self.embedding(x) * self.width**0.5 + position)  # (B, L, D)
         for block in self.blocks:
             h = block(h)
         return self.norm(h)  # (B, L, D)
