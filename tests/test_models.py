@@ -335,7 +335,7 @@ def sasrec_states(p, session, heads=2):
     def gelu(a):
         return a * (1 + np.vectorize(math.erf)(a / math.sqrt(2))) / 2
 
-    x = [p["embedding.weight"][i] + p["position.weight"][t] for t, i in enumerate(session)]
+    x = [p["embedding.weight"][i] * math.sqrt(WIDTH) + p["position.weight"][t] for t, i in enumerate(session)]
     q, k, v = zip(
         *[np.split(linear("project_in", layer_norm(p, "blocks.0.norm1", a)), 3) for a in x],
         strict=True,
