@@ -1,0 +1,95 @@
+"""The benchmarks run and say what they measured: on Demo, and on made-up measurements."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from process_data import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import benchmark
+import floor
+import scaling
+
+
+def test_a_contest_runs_and_is_written_down(tmp_path, monkeypatch):
+    """Ours and the report's way take turns; RecBole has an environment of its own, which tests do without."""
+    contest = {who: benchmark.CONTESTS["GRU4REC"][who] for who in ("ours", "the report's way")}
+    monkeypatch.setattr(benchmark, "CONTESTS", {"GRU4REC": contest})
+    monkeypatch.setattr(benchmark, "MOST_EPOCHS", 2)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--dataset", "Demo", "--threads", "1"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--output", str(tmp_path)])
+    benchmark.main()
+    measured = json.loads((tmp_path / "speed.json").read_text())["GRU4REC"]["contestants"]
+    assert [row["epoch"] for row in measured["ours"]["epochs"]] == [*range(1, 13)]
+    assert len(measured["the report's way"]["epochs"]) == 2
+    assert measured["ours"]["epochs"][-1]["loss"] < measured["ours"]["epochs"][0]["loss"]
+    assert all(one["test"]["MRR@20"] > 0 and one["peak_mib"] > 50 for one in measured.values())
+    table = (tmp_path / "speed.md").read_text()
+    assert "| ours (GRU4REC) | the report's way (GRU4REC) |" in table and "| the floor |" in table
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+    # What is there is not measured again.
+    monkeypatch.setattr(benchmark, "run_contest", None)
+    benchmark.main()
+
+
+def test_seconds_until_a_target():
+    epochs = [
+        {"seconds": 2, "valid_seconds": 0.5, "MRR@20": 0.1},
+        {"seconds": 3, "valid_seconds": 0.5, "MRR@20": 0.2},
+        {"seconds": 9, "valid_seconds": 9, "MRR@20": 0.15},
+    ]
+    assert benchmark.seconds_until(epochs, 0.1) == 2.5
+    assert benchmark.seconds_until(epochs, 0.12) == 6
+    assert benchmark.seconds_until(epochs, 0.3) is None
+
+
+@pytest.mark.parametrize(("best", "fair"), [(0.093, True), (0.0851, True), (0.0849, False)])
+def test_a_peer_far_below_what_it_is_known_for_is_no_opponent(best, fair):
+    epoch = {"epoch": 1, "seconds": 1, "valid_seconds": 1, "MRR@20": best}
+    one = {"model": "GRU4Rec", "epochs": [epoch], "peak_mib": 1, "test": {"MRR@20": 0.1}}
+    one["scoring"] = [{"queries": 10, "seconds": 2}, {"queries": 10, "seconds": 1}]
+    (row,) = benchmark.summarize_contest({"contestants": {"RecBole": one}})
+    assert row["fair"] == fair
+    assert row["queries"] == 10
+
+
+def test_the_floor_by_hand():
+    rates = {"fp32": 1e9, "bytes": 1e9}
+    found = floor.floor_of(rates, steps=100, items=1000, width=10, batches=2, parameters=1000)
+    # Products 6 x 100 x 1000 x 10 flops; logits 2 x 4 x 100 x 1000 bytes; Adam 7 x 4 x 1000 x 2 bytes.
+    assert found["epoch"] == pytest.approx(0.006 + 0.0008 + 0.000056)
+    assert found["queries"] == pytest.approx(1 / (20_000 / 1e9 + 4_000 / 1e9))
+
+
+def test_exponents_of_curves():
+    sizes = [10, 100, 1000, 10_000]
+    assert scaling.slope(sizes, [5 + size**2 for size in sizes]) == pytest.approx(2, abs=0.01)
+    results = {
+        size: {"task": "train", "sessions": size, "items": scaling.FEW_ITEMS, "seconds": size / 7}
+        for size in sizes
+    }
+    curves = scaling.curves_of(results, "seconds", "sessions", 10_000)
+    assert curves["train"][2] == pytest.approx(1)
+    assert "train" not in scaling.curves_of(results, "seconds", "items", 10_000)
+
+
+@pytest.mark.parametrize("task", scaling.TASKS)
+def test_scaling_measures_a_task(task):
+    command = [sys.executable, str(ROOT / "benchmarks" / "scaling.py"), "--threads", "1", "--run", task]
+    done = subprocess.run([*command, "300", "200"], capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout)
+    assert measured["seconds"] > 0 and measured["peak_mib"] > 50
+
+
+def test_synthetic_sessions_have_a_structure():
+    items, lengths = scaling.make_sequences(2000, 500)
+    assert items.min() >= 1 and items.max() <= 500 and lengths.sum() == len(items)
+    assert set(lengths) == {2, 3, 4, 5, 6}
+    starts = np.r_[0, np.cumsum(lengths)[:-1]]
+    pairs = set(zip(items[starts].tolist(), items[starts + 1].tolist(), strict=True))
+    assert len(pairs) < 0.8 * len(starts)  # successors repeat
