@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models import SessionModel, build_model
+from models import Model, build_model
 from process_data import Vocabulary
 
 FORMAT = 1
@@ -38,7 +38,7 @@ class Checkpoint:
     `split_seed`, `epochs`, `mask_seen`, `metrics` (part -> metric -> value).
     """
 
-    model: SessionModel
+    model: Model
     vocabulary: Vocabulary
     popularity: np.ndarray
     header: dict
@@ -98,7 +98,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 def save_checkpoint(
     path: str | Path,
-    model: SessionModel,
+    model: Model,
     vocabulary: Vocabulary,
     popularity: np.ndarray,
     header: dict,
