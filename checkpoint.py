@@ -105,11 +105,15 @@ def save_checkpoint(
     *,
     half: bool = False,
 ) -> None:
-    """Save a model as one file; `half` stores its weights as float16 (it computes in float32 again)."""
+    """Save a model as one file; `half` stores its weights as float16 (it computes in float32 again).
+
+    Counts that float16 cannot hold stay as they are.
+    """
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if half:
         tensors = {
-            key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
+            key: value.half() if value.is_floating_point() and value.half().isfinite().all() else value
+            for key, value in tensors.items()
         }
     tensors["item_ids"] = torch.as_tensor(vocabulary.item_ids)
     tensors["popularity"] = torch.as_tensor(popularity)

@@ -28,13 +28,17 @@ from process_data import LONGEST_SESSION, Sessions
 # One dense matrix of float32: 4 n^2 bytes, and n^3 operations. 30,000 items: 3.6 GB and several minutes.
 LARGEST_CATALOGUE = 30_000
 _BLOCK = 512
+# Weights lie between 0 and the longest session; so scaled, half precision has all its digits from 1e-7 on.
+_SCALE = 512
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 class SLIST(CountModel):
     """direction: what SLIT predicts from, the item before ("sr") or all items before ("part").
 
     train_weight, predict_weight: decay of an item's weight, in steps. keep: how many entries of each row of
-    the matrix are stored, the largest ones, in half precision; negative ones never are.
+    the matrix are stored at most, the largest ones, in half precision; none below `smallest`, so that what
+    is hardly related is left to popularity.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class SLIST(CountModel):
         reg: float = 10.0,
         train_weight: float = 1.0,
         predict_weight: float = 1.0,
-        keep: int = 200,
+        keep: int = 100,
+        smallest: float = 1e-7,
     ):
         super().__init__(n_items=n_items)
         if n_items > LARGEST_CATALOGUE:
@@ -62,11 +67,13 @@ class SLIST(CountModel):
         for name, value in (("train_weight", train_weight), ("predict_weight", predict_weight)):
             if value < 0.1:
                 raise ValueError(f"{name}={value}: must be at least 0.1")
-        if reg <= 0:
-            raise ValueError(f"reg={reg}: must be above 0")
+        for name, value in (("reg", reg), ("smallest", smallest)):
+            if value <= 0:
+                raise ValueError(f"{name}={value}: must be above 0")
         if keep < 1:
             raise ValueError(f"keep={keep}: must be at least 1")
-        self.alpha, self.direction, self.reg, self.keep = alpha, direction, reg, keep
+        self.alpha, self.direction, self.reg = alpha, direction, reg
+        self.keep, self.smallest = keep, smallest
         self.train_weight, self.predict_weight = train_weight, predict_weight
         self.register_matrix("weights", rows=n_items + 1, values=torch.float16)
 
@@ -91,10 +98,10 @@ class SLIST(CountModel):
             best = np.sort(np.argpartition(-block, k, axis=1)[:, :k], axis=1)
             items.append(best)
             values.append(np.take_along_axis(block, best, 1))
-        items, values = np.concatenate(items), np.concatenate(values).astype(np.float16)
-        kept = values > 0
+        items, values = np.concatenate(items), np.concatenate(values)
+        kept = values >= self.smallest
         offsets = np.concatenate([[0], np.cumsum(kept.sum(1))])
-        self.set_matrix("weights", offsets, items[kept], values[kept])
+        self.set_matrix("weights", offsets, items[kept], np.minimum(values[kept] * _SCALE, _LARGEST))
 
     def training_pairs(self, sessions: Sessions) -> tuple[csr_array, csr_array]:
         """Inputs and targets (rows, n + 1) of the least squares, both losses in one."""
@@ -121,7 +128,7 @@ class SLIST(CountModel):
 
         def score(x: np.ndarray) -> csr_array:
             back = steps_back(x)
-            decay = np.exp(-back.clip(0) / self.predict_weight)
+            decay = np.exp(-back.clip(0) / self.predict_weight) / _SCALE
             return query_matrix(x, decay, x > 0, self.n_items) @ weights
 
         return score
