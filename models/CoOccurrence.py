@@ -1,8 +1,8 @@
 """Co-occurrence: items that were together in training sessions with the items of this one.
 
 The rules of Ludewig & Jannach 2018, "Evaluation of Session-based Recommendation Algorithms": association
-rules (pairs in one session, sec. 4.1.1) and sequential rules (the later item of a pair, the nearer the more,
-sec. 4.1.3), summed over the whole session with its last items first.
+rules (pairs in one session) and sequential rules (the later item of a pair, the nearer the more), summed over
+the whole session, its last items weighing most.
 """
 
 from __future__ import annotations

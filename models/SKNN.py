@@ -1,7 +1,7 @@
 """S-KNN: Jannach & Ludewig 2017, "When Recurrent Neural Networks meet the Neighborhood".
 
-The k training sessions most like this one (cosine of the sets of items, their eq. 1) recommend what they
-hold, each with the weight of its likeness (eq. 2). Without timestamps no session is left out as too old.
+The k training sessions most like this one (cosine of the sets of items) recommend what they
+hold, each with the weight of its likeness. Without timestamps no session is left out as too old.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """SLIST: Choi et al. 2021, "Session-aware Linear Item-Item Models for Session-based Recommendation".
 
-The least-squares item-item matrix, in closed form: SLIS predicts a whole session from itself (eq. 4), SLIT
-what follows from what came before (eq. 7), and alpha weighs the two (eq. 10). Session ages are left out, as
-these data do not tell them.
+The least-squares item-item matrix, in closed form: SLIS predicts a whole session from itself, SLIT what
+follows from what came before, and alpha weighs the two. With inputs Z and targets Y of both, each row of Z
+divided by its sum, B = (Z'Z + reg)^-1 Z'Y. Session ages are left out, as these data do not tell them; so is
+the paper's bound on B's diagonal, which only alpha = 1 has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """STAN: Garg et al. 2019, "Sequence and Time Aware Neighborhood for Session-based Recommendations".
 
-S-KNN with two of the paper's three decays: items of the session count less the longer ago they are (eq. 3),
-and a neighbour's items count less the farther they are from the last item that it shares (eq. 6). The
-third is the neighbour's age, which these data do not tell.
+S-KNN with two of the paper's three decays: items of the session count less the longer ago they are, and a
+neighbour's items count less the farther they are from the last item that it shares. The third is by the
+neighbour's age, which these data do not tell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""V-SKNN: Ludewig & Jannach 2018, "Evaluation of Session-based Recommendation Algorithms", sec. 4.2.
+"""V-SKNN: Ludewig & Jannach 2018, "Evaluation of Session-based Recommendation Algorithms".
 
 S-KNN that trusts recent items more: the session is a vector of weights by position, multiplied with the
 training sessions' sets, and a neighbour recommends by how recent the last item is that it shares.
