@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models import SessionModel, build_model
+from models import Model, build_model
 from process_data import Vocabulary
 
 FORMAT = 1
@@ -38,7 +38,7 @@ class Checkpoint:
     `split_seed`, `epochs`, `mask_seen`, `metrics` (part -> metric -> value).
     """
 
-    model: SessionModel
+    model: Model
     vocabulary: Vocabulary
     popularity: np.ndarray
     header: dict
@@ -98,18 +98,22 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 def save_checkpoint(
     path: str | Path,
-    model: SessionModel,
+    model: Model,
     vocabulary: Vocabulary,
     popularity: np.ndarray,
     header: dict,
     *,
     half: bool = False,
 ) -> None:
-    """Save a model as one file; `half` stores its weights as float16 (it computes in float32 again)."""
+    """Save a model as one file; `half` stores its weights as float16 (it computes in float32 again).
+
+    Counts that float16 cannot hold stay as they are.
+    """
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if half:
         tensors = {
-            key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
+            key: value.half() if value.is_floating_point() and value.half().isfinite().all() else value
+            for key, value in tensors.items()
         }
     tensors["item_ids"] = torch.as_tensor(vocabulary.item_ids)
     tensors["popularity"] = torch.as_tensor(popularity)

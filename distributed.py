@@ -20,7 +20,8 @@ def start(device: str | None) -> str | None:
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    # What is on the CPU is added up there: models that only count never leave it.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     return device if on_gpu else device or "cpu"
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 import distributed
 from metrics import check_finite, ranks_of_targets
-from models import SessionModel
+from models import Model
 from process_data import LONGEST_SESSION, PADDING, Sessions
 
 # Score entries (fp32: 64 MiB) and sessions held at once.
@@ -33,7 +33,7 @@ def popularity_scores(popularity: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def score_sessions(
-    model: SessionModel,
+    model: Model,
     sessions: Sessions,
     popularity: np.ndarray,
     *,
@@ -74,9 +74,7 @@ def score_sessions(
         model.train(was_training)
 
 
-def rank_labels(
-    model: SessionModel, sessions: Sessions, popularity: np.ndarray, *, mask_seen: bool
-) -> np.ndarray:
+def rank_labels(model: Model, sessions: Sessions, popularity: np.ndarray, *, mask_seen: bool) -> np.ndarray:
     """(Q,) int64 pessimistic rank of each session's label among all items; n + 1 where it is unknown.
 
     Several processes (distributed.py) deal the chunks out among them, and all get all ranks: the same for
@@ -110,7 +108,7 @@ def top_k(scores: Tensor, k: int, *, block: int = 64) -> tuple[Tensor, Tensor]:
 
 
 def top_items(
-    model: SessionModel,
+    model: Model,
     sessions: Sessions,
     popularity: np.ndarray,
     *,

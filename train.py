@@ -1,4 +1,4 @@
-"""Train one model: `fit`, what surrounds it (recipes, split, checkpoint), and the command line.
+"""Train one model: `fit` or `count`, what surrounds it (recipes, split, checkpoint), and the command line.
 
 python train.py --dataset Amazon_Beauty --model NARM --output narm.safetensors
 torchrun --nproc-per-node 2 train.py --dataset Amazon_Beauty --model NARM --output narm.safetensors
@@ -28,7 +28,7 @@ from checkpoint import Checkpoint, CheckpointError, read_tensors, save_checkpoin
 from dataset.fetch_amazon import DownloadError
 from losses import Negatives, next_item_loss, pick_precision
 from metrics import summarize
-from models import MODELS, SessionModel, build_model
+from models import COUNT_MODELS, MODELS, CountModel, Model, SessionModel, build_model
 from process_data import (
     ROOT,
     Batch,
@@ -222,6 +222,39 @@ def fit(
     return table
 
 
+def count(
+    model: CountModel,
+    train: Sessions,
+    valid: Sessions | None,
+    *,
+    popularity: np.ndarray,
+    mask_seen: bool,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """What `fit` is to a model that only counts its training rows: a table of one row, and no state.
+
+    Ctrl-C leaves the table empty, with `table.attrs["interrupted"]` set.
+    """
+    rows = []
+    hidden = not progress or distributed.rank() > 0
+    try:
+        with tqdm(total=1, desc=getattr(model, "name", type(model).__name__), disable=hidden) as bar:
+            started = time.perf_counter()
+            model.count(train, popularity)
+            seconds = time.perf_counter() - started
+            row = {"epoch": 1}
+            if valid is not None:
+                row |= summarize(rank_labels(model, valid, popularity, mask_seen=mask_seen))
+                bar.set_postfix({"MRR@20": f"{row['MRR@20']:.4f}"})
+            rows.append(row | {"seconds": seconds})
+            bar.update()
+    except KeyboardInterrupt:
+        pass
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "seconds"])
+    table.attrs["interrupted"] = not rows
+    return table
+
+
 class _Objective(nn.Module):
     """Batch -> loss, as the module whose forward pass DistributedDataParallel wraps."""
 
@@ -325,8 +358,8 @@ class _Run:
 def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "recipes.toml") -> dict:
     """Arguments of one recipe for a model on a dataset: {"model": ..., "fit": ..., "data": ...}.
 
-    A dataset that the recipe does not name gets its default. Raises ValueError for an unknown recipe
-    or model.
+    A dataset that the recipe does not name gets its default; `common` is for the neural models and `counted`
+    for those that only count. Raises ValueError for an unknown recipe or model.
     """
     recipes = tomllib.loads(file.read_text(encoding="utf-8"))
     if recipe not in recipes:
@@ -335,7 +368,7 @@ def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "r
         raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
     merged = {"model": {}, "fit": {}, "data": {}}
     for source in ("default", dataset):
-        for section in ("common", model):
+        for section in (MODELS[model].recipe_section, model):
             for kind, values in recipes[recipe].get(source, {}).get(section, {}).items():
                 merged[kind] |= values
     return merged
@@ -360,7 +393,7 @@ def make_train_dataset(
 class Run:
     """A trained model with its table, its data, and per held-out part its ranks and metrics."""
 
-    model: SessionModel
+    model: Model
     table: pd.DataFrame
     data: Prepared
     ranks: dict[str, np.ndarray]
@@ -397,7 +430,7 @@ def train_model(
     resume: bool = False,
     progress: bool = True,
 ) -> Run:
-    """Split, clean, build, fit and evaluate one model by a recipe.
+    """Split, clean, build, fit (or count) and evaluate one model by a recipe.
 
     changes: values over the recipe's, e.g. {"fit": {"lr": 0.01}, "model": {"layers": 2}}. epochs: over the
     recipe's, the schedule with it. With split="none" all rows train and nothing is held out; say with
@@ -409,7 +442,10 @@ def train_model(
     arguments = load_recipe(recipe, model, dataset.short_name)
     for kind, values in (changes or {}).items():
         arguments[kind] |= values
-    if epochs is not None:
+    counts = model in COUNT_MODELS
+    if counts and (epochs not in (None, 1) or arguments["fit"]):
+        raise ValueError(f"{model} counts its training rows once; it takes no epochs, nor any of `fit`")
+    if epochs is not None and not counts:
         arguments["fit"] |= {"epochs": epochs}
     cleaning = ("min_item_count", "min_session_length", "fit_on")
     data = prepare(
@@ -420,26 +456,20 @@ def train_model(
         test_share=test_share,
         **{key: value for key, value in arguments["data"].items() if key in cleaning},
     )
-    rows = make_train_dataset(
-        data.train,
-        **{key: value for key, value in arguments["data"].items() if key not in cleaning},
-    )
+    of_rows = {key: value for key, value in arguments["data"].items() if key not in cleaning}
+    if counts and of_rows:
+        raise ValueError(f"{model} counts the training rows as they are; it takes no {', '.join(of_rows)}")
+    rows = data.train if counts else make_train_dataset(data.train, **of_rows)
     seed_everything(seed)
     network = build_model(model, n_items=data.n_items, **arguments["model"]).to(pick_device(device))
     mask_seen = not data.repeats
-    table = fit(
-        network,
-        rows,
-        data.valid if len(data.valid) else None,
-        popularity=data.popularity,
-        mask_seen=mask_seen,
-        stop_after=stop_after,
-        seed=seed,
-        state=state,
-        resume=resume,
-        progress=progress,
-        **arguments["fit"],
-    )
+    valid = data.valid if len(data.valid) else None
+    given = {"popularity": data.popularity, "mask_seen": mask_seen, "progress": progress}
+    if counts:
+        table = count(network, rows, valid, **given)
+    else:
+        kept = {"stop_after": stop_after, "seed": seed, "state": state, "resume": resume}
+        table = fit(network, rows, valid, **given, **kept, **arguments["fit"])
     held_out = {"valid": data.valid, "test": data.test}
     ranks = {
         part: rank_labels(network, sessions, data.popularity, mask_seen=mask_seen)
@@ -505,7 +535,8 @@ def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = No
     """
     committed = ROOT / "pretrained_model" / PRETRAINED.get(dataset.short_name, "-") / f"{model}.safetensors"
     local = ROOT / "checkpoints" / dataset.short_name / f"{model}.safetensors"
-    epochs = epochs or load_recipe("best", model, dataset.short_name)["fit"]["epochs"]
+    epochs = epochs or load_recipe("best", model, dataset.short_name)["fit"].get("epochs")
+    epochs = None if model in COUNT_MODELS else epochs
     for path in (committed, local):
         header = read_tensors(path)[1] if path.exists() else {}
         allowed = header.get("recipe_values", {}).get("fit", {}).get("epochs")
@@ -595,7 +626,8 @@ def main(argv: list[str] | None = None) -> int:
         if distributed.rank() > 0:
             return 0  # the first process writes
         if run.interrupted:
-            print(f"Nothing was saved yet; the same command with --resume goes on from {state}.")
+            again = "counts again" if args.model in COUNT_MODELS else f"with --resume goes on from {state}"
+            print(f"Nothing was saved yet; the same command {again}.")
             return 130
         run.save(args.output, half=args.half)
         if args.json:
@@ -612,7 +644,8 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         distributed.stop()
     state.unlink(missing_ok=True)
-    print(f"{args.output}: {args.model} on {dataset.name}, {run.header['epochs']} epochs")
+    passes = "counted" if args.model in COUNT_MODELS else f"{run.header['epochs']} epochs"
+    print(f"{args.output}: {args.model} on {dataset.name}, {passes}")
     for part, values in run.header["metrics"].items():
         shown = ", ".join(
             f"{name} {values[name]:.4f}" for name in ("HR@20", "MRR@20", "HR@5", "MRR@5", "accuracy")

@@ -5,19 +5,32 @@ from __future__ import annotations
 import inspect
 
 from models.base import SessionModel
+from models.CoOccurrence import CoOccurrence
+from models.counted import CountModel
 from models.GGNNwATT import GGNNwATT
 from models.GRU4REC import GRU4REC
 from models.GRUwATT import GRUwATT
 from models.NARM import NARM
+from models.Popularity import Popularity
 from models.SASRec import SASRec
+from models.SKNN import SKNN
+from models.SLIST import SLIST
 from models.SRGNN import SRGNN
+from models.STAN import STAN
+from models.VSKNN import VSKNN
 
-MODELS: dict[str, type[SessionModel]] = {
+# A model is trained by gradient (`train.fit`), or only counts (`train.count`); both are scored alike.
+Model = SessionModel | CountModel
+NEURAL_MODELS: dict[str, type[SessionModel]] = {
     model.__name__: model for model in (GRU4REC, SRGNN, NARM, GRUwATT, GGNNwATT, SASRec)
 }
+COUNT_MODELS: dict[str, type[CountModel]] = {
+    model.__name__: model for model in (Popularity, CoOccurrence, SKNN, VSKNN, STAN, SLIST)
+}
+MODELS: dict[str, type[Model]] = NEURAL_MODELS | COUNT_MODELS
 
 
-def build_model(name: str, **arguments) -> SessionModel:
+def build_model(name: str, **arguments) -> Model:
     """A new model; `model.name` and `model.arguments` (defaults included) rebuild it.
 
     Raises ValueError for an unknown name or argument, with those that exist.

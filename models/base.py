@@ -20,6 +20,8 @@ class SessionModel(nn.Module):
     Dropout is applied to the embeddings of the session's items, hidden_dropout to the states.
     """
 
+    recipe_section = "common"
+
     def __init__(
         self,
         *,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import checkpoint
 from checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_tensors
-from models import MODELS, build_model
+from models import NEURAL_MODELS, build_model
 from process_data import Sessions, Vocabulary
 from scoring import score_sessions
 
@@ -42,7 +42,7 @@ def header_of(path):
         return json.loads(file.metadata()["header"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NEURAL_MODELS)
 def test_a_loaded_model_gives_the_same_scores(name, tmp_path):
     model = make_model(name, score="cosine", scale=5.0).train()
     loaded = load_checkpoint(save(tmp_path / "new" / "x.safetensors", model))

@@ -10,7 +10,7 @@ from test_scoring import N_ITEMS, POPULARITY, LastItem, random_model, small_mode
 
 import losses
 from losses import FullSoftmaxLoss, Negatives, next_item_loss, pick_precision
-from models import MODELS
+from models import NEURAL_MODELS
 from process_data import Batch, Sessions, TrainDataset, get_dataloader
 
 
@@ -84,7 +84,7 @@ def check_folding(model):
     assert loss == pytest.approx(want, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NEURAL_MODELS)
 def test_folded_rows_have_the_loss_and_gradients_of_the_rows(name):
     check_folding(small_model(name))
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losses import next_item_loss
-from models import MODELS, build_model
+from models import MODELS, NEURAL_MODELS, build_model
 from models.base import SessionModel, last_step, take_step
 from models.GGNNwATT import GGNNwATT
 from models.GRU4REC import GRU4REC
@@ -23,7 +23,7 @@ from models.SRGNN import SRGNN
 from process_data import Batch
 
 N_ITEMS, WIDTH = 30, 8
-CAUSAL = list(MODELS)
+CAUSAL = list(NEURAL_MODELS)
 REPEATS = [3, 7, 3, 9, 7, 3, 3, 5]  # items come back, directly and later
 
 

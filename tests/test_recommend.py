@@ -12,7 +12,7 @@ import torch
 
 import scoring
 from checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from models import MODELS, build_model
+from models import NEURAL_MODELS, build_model
 from models.base import SessionModel
 from process_data import ROOT, DataError, Sessions, Vocabulary, load_dataset, read_sessions
 from recommend import evaluate, main, recommend, write_recommendations
@@ -155,7 +155,7 @@ def random_sessions(seed=0, rows=200):
 
 
 @pytest.mark.parametrize("mask_seen", [True, False])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NEURAL_MODELS)
 def test_every_list_is_of_distinct_known_items_best_first(name, mask_seen):
     checkpoint, sessions = random_checkpoint(name), random_sessions()
     found = recommend(checkpoint, sessions, 20, mask_seen=mask_seen)
@@ -173,7 +173,7 @@ def test_every_list_is_of_distinct_known_items_best_first(name, mask_seen):
     assert (again.scores == found.scores).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NEURAL_MODELS)
 def test_what_else_is_asked_changes_nothing(name, monkeypatch):
     checkpoint, sessions = random_checkpoint(name), random_sessions(rows=30)
     whole = recommend(checkpoint, sessions, 10)
@@ -186,7 +186,7 @@ def test_what_else_is_asked_changes_nothing(name, monkeypatch):
     assert (backwards.items[::-1] == whole.items).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NEURAL_MODELS)
 def test_a_very_long_session_counts_by_its_last_items(name):
     checkpoint = random_checkpoint(name)
     longest = scoring.LONGEST_SESSION

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scoring
-from models import MODELS, build_model
+from models import NEURAL_MODELS, build_model
 from models.base import SessionModel
 from process_data import Sessions
 from scoring import popularity_scores, rank_labels, score_sessions, top_items, top_k
@@ -102,7 +102,7 @@ def test_an_empty_session_is_scored_by_popularity():
 
 
 @pytest.mark.parametrize("mask_seen", [True, False])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NEURAL_MODELS)
 def test_chunk_size_changes_nothing(name, mask_seen, monkeypatch):
     model = small_model(name)
     whole = all_scores(model, SESSIONS, mask_seen=mask_seen)
