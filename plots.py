@@ -174,7 +174,7 @@ def plot_trials(tables: Mapping[str, pd.DataFrame], report: Mapping[int, tuple] 
     figure, axes = _subplots(1, 2, figsize=(12, 3.6))
     for axis, metric, place in zip(axes, ("HR@20", "MRR@20"), (1, 0), strict=True):
         ends = []
-        last = max(table["epoch"].iloc[-1] for table in tables.values())  # labels beside the lines, not on them
+        last = max(table["epoch"].iloc[-1] for table in tables.values())  # labels beside the lines
         for (name, table), colour in zip(tables.items(), _cycle(COLOURS), strict=False):
             axis.plot(table["epoch"], table[metric], color=colour, marker="." if len(table) < 3 else None)
             ends.append((last, table[metric].iloc[-1], f" {name}", colour))
