@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 import distributed
 from metrics import check_finite, ranks_of_targets
 from models import Model
+from models.counted import popularity_places
 from process_data import LONGEST_SESSION, PADDING, Sessions
 
 # Score entries (fp32: 64 MiB) and sessions held at once.
@@ -23,12 +24,9 @@ _CHUNK_ENTRIES = 16 * 2**20
 _CHUNK_SESSIONS = 1024
 
 
-def popularity_scores(popularity: Tensor) -> Tensor:
-    """Counts (n + 1,) -> scores (n + 1,) without ties: by count, then the lower id first."""
-    order = popularity.argsort(descending=True, stable=True)
-    scores = torch.empty(len(popularity), device=popularity.device)
-    scores[order] = torch.arange(len(popularity), 0, -1, dtype=torch.float, device=popularity.device)
-    return scores
+def popularity_scores(popularity: np.ndarray) -> Tensor:
+    """Counts (n + 1,) -> float32 scores (n + 1,) without ties: by count, then the lower id first."""
+    return torch.as_tensor(len(popularity) - popularity_places(popularity), dtype=torch.float)
 
 
 @torch.inference_mode()
@@ -51,7 +49,7 @@ def score_sessions(
     model.eval()
     device = model.device
     score = model.scorer()
-    fallback = popularity_scores(torch.as_tensor(popularity, device=device))
+    fallback = popularity_scores(popularity).to(device)
     size = max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
     # One buffer: fresh pages for every chunk would cost as much as the product.
     buffer = torch.empty(min(size, len(sessions)), model.n_items + 1, device=device)

@@ -86,7 +86,7 @@ class RecBolePeer:
         self.epoch = 0
 
         self.n_items, self.mask_seen = data.n_items, not data.repeats
-        self.popularity = popularity_scores(torch.as_tensor(data.popularity))
+        self.popularity = popularity_scores(data.popularity)
         numbers = rows.field2token_id["item_id"]
         # (n + 1,) our ids -> RecBole's, 0 where it has none.
         self.theirs = np.array([0] + [numbers.get(str(i), 0) for i in range(1, data.n_items + 1)])

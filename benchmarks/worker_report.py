@@ -91,7 +91,7 @@ class ReportGRU4REC:
         torch.manual_seed(args.seed)
         self.settings = {"width": args.width or 128, "batch_size": 256, "lr": 5e-3, "dropout": 0.5}
         self.mask_seen = not data.repeats
-        self.popularity = popularity_scores(torch.as_tensor(data.popularity))
+        self.popularity = popularity_scores(data.popularity)
         rows = ShiftedRows(data.train)
         self.examples = len(rows)
         batch_size = self.settings["batch_size"]

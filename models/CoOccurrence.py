@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from models.counted import (
     CountModel,
@@ -19,6 +20,7 @@ from models.counted import (
     last_occurrences,
     one_hot,
     query_matrix,
+    scale_rows,
     steps_back,
 )
 from process_data import LONGEST_SESSION, Sessions
@@ -62,14 +64,14 @@ class CoOccurrence(CountModel):
         pairs.setdiag(0)
         pairs.eliminate_zeros()
         scale = np.maximum(popularity, 1) ** -float(self.norm)
-        values = pairs.data * np.repeat(scale, np.diff(pairs.indptr))
-        self.set_matrix("pairs", pairs.indptr, pairs.indices, values)
+        pairs = scale_rows(pairs, scale)
+        self.set_matrix("pairs", pairs.indptr, pairs.indices, pairs.data)
 
-    def raw_scorer(self) -> Callable[[np.ndarray], csr_array]:
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         pairs = self.matrix("pairs")
 
         def score(x: np.ndarray) -> csr_array:
             weights = self.memory ** steps_back(x).astype(float)
             return query_matrix(x, weights, last_occurrences(x), self.n_items) @ pairs
 
-        return score
+        return self.without_ties(score)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.sparse import csr_array
+from torch import Tensor
 
-from models.counted import CountModel, cut_sessions, last_occurrences, query_matrix
+from models.counted import CountModel, cut_sessions, last_occurrences, query_matrix, scale_rows
 from process_data import Sessions
 
 
@@ -36,9 +37,9 @@ class SKNN(CountModel):
         sets.data[:] = 1
         return sets
 
-    def raw_scorer(self) -> Callable[[np.ndarray], csr_array]:
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         sets = self.session_sets()
-        by_item = (normalized(sets)).T.tocsr()  # (n + 1, S)
+        by_item = normalized(sets).T.tocsr()  # (n + 1, S)
 
         def score(x: np.ndarray) -> csr_array:
             inside = last_occurrences(x)
@@ -48,15 +49,12 @@ class SKNN(CountModel):
             near = (likeness.data[chosen], likeness.indices[chosen], offsets)
             return csr_array(near, shape=likeness.shape) @ sets
 
-        return score
+        return self.without_ties(score)
 
 
 def normalized(sets: csr_array) -> csr_array:
     """Rows divided by the square root of how many items they hold."""
-    lengths = np.diff(sets.indptr)
-    scaled = sets.copy()
-    scaled.data = sets.data * np.repeat(lengths.clip(1) ** -0.5, lengths)
-    return scaled
+    return scale_rows(sets, np.diff(sets.indptr).clip(1) ** -0.5)
 
 
 def strongest(likeness: csr_array, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, eye_array, vstack
+from torch import Tensor
 
 from models.counted import (
     CountModel,
@@ -22,6 +23,7 @@ from models.counted import (
     mirrored,
     one_hot,
     query_matrix,
+    scale_rows,
     steps_back,
 )
 from process_data import LONGEST_SESSION, Sessions
@@ -121,10 +123,11 @@ class SLIST(CountModel):
             before = following_items(reversed_sessions, decay, self.n_items, first=0)[mirror]
         some = np.diff(after.indptr) > 0  # a session's last step has nothing to predict
         parts = [(whole, whole, self.alpha), (before[some], after[some], 1 - self.alpha)]
-        inputs = vstack([np.sqrt(share) * l1(given) for given, _, share in parts], format="csr")
-        return inputs, vstack([np.sqrt(share) * wanted for _, wanted, share in parts], format="csr")
+        inputs = [np.sqrt(share) * scale_rows(given, 1 / given.sum(1)) for given, _, share in parts]
+        targets = [np.sqrt(share) * wanted for _, wanted, share in parts]
+        return vstack(inputs, format="csr"), vstack(targets, format="csr")
 
-    def raw_scorer(self) -> Callable[[np.ndarray], csr_array]:
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         weights = self.matrix("weights")
 
         def score(x: np.ndarray) -> csr_array:
@@ -132,12 +135,4 @@ class SLIST(CountModel):
             decay = np.exp(-back.clip(0) / self.predict_weight) / _SCALE
             return query_matrix(x, decay, x > 0, self.n_items) @ weights
 
-        return score
-
-
-def l1(rows: csr_array) -> csr_array:
-    """Rows divided by their sums."""
-    sums = rows.sum(1)
-    scaled = rows.copy()
-    scaled.data = rows.data / np.repeat(sums, np.diff(rows.indptr))
-    return scaled
+        return self.without_ties(score)

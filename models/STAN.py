@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from models.counted import last_occurrences, query_matrix, steps_back
 from models.SKNN import SKNN, normalized, strongest
@@ -26,7 +27,7 @@ class STAN(SKNN):
                 raise ValueError(f"{name}={value}: must be at least 0.1")
         self.lambda_spw, self.lambda_inh = lambda_spw, lambda_inh
 
-    def raw_scorer(self) -> Callable[[np.ndarray], csr_array]:
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         ordered = self.matrix("sessions")  # (S, n + 1), items in the order of their steps
         by_item = normalized(self.session_sets()).T.tocsr()  # (n + 1, S)
         step = np.arange(ordered.nnz) - np.repeat(ordered.indptr[:-1], np.diff(ordered.indptr))
@@ -47,7 +48,7 @@ class STAN(SKNN):
             near = csr_array((likeness.data[chosen], place, offsets), shape=(len(x), ordered.nnz))
             return near @ from_step
 
-        return score
+        return self.without_ties(score)
 
     def items_by_distance(self, ordered: csr_array) -> csr_array:
         """(N, n + 1): for each step of the training sessions all items of its session, by distance.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from models.counted import last_occurrences, query_matrix, steps_back
 from models.SKNN import SKNN, strongest
@@ -50,7 +51,7 @@ class VSKNN(SKNN):
             raise ValueError(f"idf={idf}: must not be negative")
         self.weighting, self.weighting_score, self.idf = weighting, weighting_score, idf
 
-    def raw_scorer(self) -> Callable[[np.ndarray], csr_array]:
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         sets = self.session_sets()
         by_item = sets.T.tocsr()  # (n + 1, S)
         if self.idf:
@@ -69,4 +70,4 @@ class VSKNN(SKNN):
             values = likeness.data[chosen] * SHARED[self.weighting_score](recent[chosen])
             return csr_array((values, likeness.indices[chosen], offsets), shape=likeness.shape) @ sets
 
-        return score
+        return self.without_ties(score)

@@ -7,6 +7,7 @@ that sums which are equal on paper are equal once they are rounded to float32.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -21,8 +22,8 @@ MOST_ITEMS = 2**24 - 2
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
-class CountModel(nn.Module):
-    """Learns by one pass over the training sessions: a subclass implements `learn` and `raw_scorer`.
+class CountModel(nn.Module, ABC):
+    """Learns by one pass over the training sessions: a subclass implements `learn` and `scorer`.
 
     What it learned lies in buffers, whose sizes a checkpoint brings along. It stays on the CPU, where
     scipy's matrices are, in the types that it chose: `to`, `half` and the like change nothing.
@@ -37,13 +38,13 @@ class CountModel(nn.Module):
         self.n_items = n_items
         self.register_buffer("place", torch.as_tensor(popularity_places(np.zeros(n_items + 1))))
 
+    @abstractmethod
     def learn(self, sessions: Sessions, popularity: np.ndarray) -> None:
         """Count whole training sessions, each user's once, their labels included."""
-        raise NotImplementedError
 
-    def raw_scorer(self) -> Callable[[np.ndarray], csr_array]:
-        """x (C, L) -> raw scores (C, n + 1): positive where the model has something to say, ties and all."""
-        raise NotImplementedError
+    @abstractmethod
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x (C, L), out (C, n + 1)) -> scores without ties, written to `out`, as `SessionModel.scorer`."""
 
     def count(self, sessions: Sessions, popularity: np.ndarray) -> CountModel:
         """Learn from encoded training rows; prefix rows of a user are folded first. Returns self."""
@@ -51,10 +52,10 @@ class CountModel(nn.Module):
         self.learn(maximal_sessions(sessions)[0], popularity)
         return self
 
-    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x (C, L), out (C, n + 1)) -> scores without ties, written to `out`, as `SessionModel.scorer`."""
-        raw, place = self.raw_scorer(), self.place.numpy()
-        return lambda x, out: write_scores(raw(x.numpy()), place, out)
+    def without_ties(self, score: Callable[[np.ndarray], csr_array]) -> Callable[[Tensor, Tensor], Tensor]:
+        """A scorer of x (C, L) -> raw scores (C, n + 1), positive where there is something to say."""
+        place = self.place.numpy()
+        return lambda x, out: write_scores(score(x.numpy()), place, out)
 
     @property
     def device(self) -> torch.device:
@@ -162,6 +163,13 @@ def last_occurrences(x: np.ndarray) -> np.ndarray:
     for t in range(x.shape[1] - 1):
         last[:, t] &= (x[:, t + 1 :] != x[:, t : t + 1]).all(1)
     return last
+
+
+def scale_rows(matrix: csr_array, factors: np.ndarray) -> csr_array:
+    """Each row times its factor (rows,)."""
+    scaled = matrix.copy()
+    scaled.data = matrix.data * np.repeat(factors, np.diff(matrix.indptr))
+    return scaled
 
 
 def query_matrix(x: np.ndarray, weights: np.ndarray, inside: np.ndarray, n_items: int) -> csr_array:
