@@ -216,15 +216,20 @@ def plot_concentration(items: np.ndarray, popularity: np.ndarray, *, title: str 
         xlabel="times in the training data",
         ylabel=f"times in a top {items.shape[1]}",
     )
+    lines = []
     for values, name, colour in (
         (counts, "recommended", COLOURS[0]),
         (bought, "in the training data", COLOURS[1]),
     ):
         share = np.sort(values)[::-1].cumsum() / max(1, values.sum())
         axes[1].plot(np.arange(1, len(share) + 1) / len(share), share, color=colour)
-        axes[1].annotate(
-            name, (0.3, share[int(0.3 * len(share))]), (6, -12), textcoords="offset points", color=colour
-        )
+        lines.append((share[int(0.3 * len(share))], name, colour))
+    # Beside the lines, not between them: the lower one's name below it, the upper one's above.
+    for (height, name, colour), offset, side in zip(
+        sorted(lines), ((8, -14), (-8, 6)), ("left", "right"), strict=True
+    ):
+        place = {"xytext": offset, "textcoords": "offset points", "ha": side}
+        axes[1].annotate(name, (0.3, height), color=colour, **place)
     axes[1].set(xlabel="share of the items, most frequent first", ylabel="share of all occurrences")
     figure.suptitle(title)
     return figure
