@@ -247,8 +247,13 @@ def plot_speed(contests: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]
             seconds = np.cumsum([row["seconds"] + row["valid_seconds"] for row in epochs])
             reached = [row["MRR@20"] for row in epochs]
             axis.plot(seconds, reached, color=colour, marker=".")
-            ends.append((seconds[-1], reached[-1], f" {who}", colour))
+            if who.startswith("ours"):  # they end early and at like heights: above the line
+                place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "right"}
+                axis.annotate(who, (seconds[-1], reached[-1]), color=colour, fontsize=9, **place)
+            else:
+                ends.append((seconds[-1], reached[-1], f" {who}", colour))
         axis.set_xscale("log")
+        axis.margins(y=0.12)
         axis.set(title=name, xlabel="seconds of training and validation")
         _label_line_ends(axis, ends)
     axes[0, 0].set_ylabel("validation MRR@20")
