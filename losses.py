@@ -63,7 +63,7 @@ class FullSoftmaxLoss(torch.autograd.Function):
 
     The gradient of the logits is softmax less one-hot, so a chunk's logits become its gradients in place and
     the (P, n + 1) matrix never exists: memory is bounded by the chunk. `F.linear_cross_entropy` in chunks
-    took 2 to 4 times as long (benchmarks/README.md) and takes no weight per step.
+    took four times as long (benchmarks/README.md) and takes no weight per step.
     """
 
     @staticmethod
