@@ -36,13 +36,14 @@ def _subplots(*args, **options):
 
 def _label_line_ends(axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write each line's name beside its end (x, y, name, colour), pushed apart where they would overlap."""
-    low, high = axes.get_ylim()
+    is_log = axes.get_yscale() == "log"
+    low, high = np.log(axes.get_ylim()) if is_log else axes.get_ylim()
     gap = (high - low) * 0.065
     place = -np.inf
     for n, (x, y, name, colour) in enumerate(sorted(ends, key=lambda end: end[1])):
         # Leave room for the labels still to come, so that the last does not leave the axes.
-        place = max(min(y, high - gap * (len(ends) - n)), place + gap)
-        axes.text(x, place, name, color=colour, va="center", fontsize=9)
+        place = max(min(np.log(y) if is_log else y, high - gap * (len(ends) - n)), place + gap)
+        axes.text(x, np.exp(place) if is_log else place, name, color=colour, va="center", fontsize=9)
 
 
 def plot_training(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
@@ -275,9 +276,5 @@ def plot_scaling(
             ends.append((sizes[-1], costs[-1], f" {task} ({exponent:.2f})", colour))
         cost, size = title.split(" against ")
         axis.set(xlabel=size, ylabel=cost)
-        # Log axes: push the labels apart by factors.
-        place = 0.0
-        for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-            place = max(y, place * 1.5)
-            axis.text(x, place, name, color=colour, va="center", fontsize=8)
+        _label_line_ends(axis, ends)
     return figure

@@ -19,8 +19,8 @@ from models import Model
 from models.counted import popularity_places
 from process_data import LONGEST_SESSION, PADDING, Sessions
 
-# Score entries (fp32: 64 MiB) and sessions held at once.
-_CHUNK_ENTRIES = 16 * 2**20
+# Score entries (fp32: 256 MiB) and sessions held at once; a product of few sessions is a slow one.
+_CHUNK_ENTRIES = 64 * 2**20
 _CHUNK_SESSIONS = 1024
 
 

@@ -177,17 +177,17 @@ def fit(
             model.train()
             seed_everything(seed, epoch=epoch, rank=rank)
             loader.batch_sampler.epoch = epoch
-            losses = []
-            for batch in loader:
+            losses = torch.zeros(len(loader), device=device)
+            for step, batch in enumerate(loader):
                 loss = objective(batch)
                 for optimizer in optimizers:
                     optimizer.zero_grad(set_to_none=True)
                 (loss / denominator).backward()
-                for step in (*optimizers, *schedulers):
-                    step.step()
-                losses.append(loss.detach().clone())  # a view would keep the graph
+                for updated in (*optimizers, *schedulers):
+                    updated.step()
+                losses[step] = loss.detach()
                 bar.update()
-            loss = float(distributed.add_up(torch.stack(losses)).cpu().double().sum()) / train.total_weight
+            loss = float(distributed.add_up(losses).cpu().double().sum()) / train.total_weight
             where = f"epoch {epoch} at learning rate {optimizers[0].param_groups[0]['lr']:.2g}"
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} in {where}; try a smaller one")
