@@ -42,12 +42,15 @@ def next_item_loss(
     *,
     negatives: Negatives | None = None,
     precision: torch.dtype = torch.float32,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Weighted sum of the cross-entropies of the batch's steps, over the catalogue or sampled negatives.
 
     Steps without a target (padding among them) never reach the softmax, the padding item has no share
     in it. Divide by a constant, not by the batch's own weight, and an epoch's gradients add up to
     those of the same steps in any other batches.
+    smoothing: the share of the target's probability that is spread over all items (label smoothing,
+    Szegedy et al. 2016, section 7); the full softmax only.
     """
     wanted = batch.y != PADDING
     queries = model.query(model(batch.x)[wanted])  # (P, D)
@@ -55,7 +58,12 @@ def next_item_loss(
     if negatives is not None:
         return _sampled_loss(model, queries, targets, weights, negatives, precision)
     items = model.item_matrix()  # (n + 1, D)
-    return FullSoftmaxLoss.apply(queries, items, targets, weights, precision)
+    loss = FullSoftmaxLoss.apply(queries, items, targets, weights, precision)
+    if smoothing:
+        # Cross-entropy is linear in the target: what changes is s_y - mean_i s_i, with no (P, n) matrix.
+        margin = (queries * (items[targets] - items[1:].mean(0))).sum(1)  # (P,)
+        loss = loss + smoothing * (margin @ weights)
+    return loss
 
 
 class FullSoftmaxLoss(torch.autograd.Function):

@@ -108,6 +108,11 @@ class Sessions:
             users=self.users,
         )
 
+    def mirrored(self) -> np.ndarray:
+        """(N,) where each entry of `items` is when every session is read from its last item to its first."""
+        ends = np.repeat(self.offsets[:-1] + self.offsets[1:], self.lengths)
+        return ends - 1 - np.arange(len(self.items))
+
     def padded(self, longest: int | None = None) -> np.ndarray:
         """(R, L) int64, zeros to the right; only the last `longest` items of a session where given."""
         lengths = self.lengths if longest is None else np.minimum(self.lengths, longest)
@@ -640,10 +645,11 @@ class TrainDataset(_FlatDataset):
     fold=True merges the prefix rows of a user into one maximal session: the same steps, each computed
     once instead of up to L times. weights="rows": a step counts as often as the rows repeat it, so the
     epoch's loss and gradient are exactly the unfolded rows' (for a causal model); "once": each counts once.
-    fold=False keeps the rows, weights="rows" then means 1 each.
+    fold=False keeps the rows, weights="rows" then means 1 each. reverse: adds every sequence backwards, its
+    steps weighing `reverse` times those of the same two items forwards.
     """
 
-    def __init__(self, sessions: Sessions, *, fold: bool = True, weights: str = "rows"):
+    def __init__(self, sessions: Sessions, *, fold: bool = True, weights: str = "rows", reverse: float = 0.0):
         if weights not in ("rows", "once"):
             raise ValueError(f"weights={weights!r}: choose 'rows' or 'once'")
         if not fold and weights == "once":
@@ -654,6 +660,11 @@ class TrainDataset(_FlatDataset):
         else:
             sequences = sessions.with_labels_appended()
             w = np.ones(len(sessions.items))
+        if reverse:
+            steps = Sessions(w, sequences.offsets - np.arange(len(sequences) + 1))
+            w = np.r_[w, reverse * w[steps.mirrored()]]
+            offsets = np.r_[sequences.offsets, len(sequences.items) + sequences.offsets[1:]]
+            sequences = Sessions(np.r_[sequences.items, sequences.items[sequences.mirrored()]], offsets)
         # The last item of a sequence is only a target, its first only an input.
         x = np.delete(sequences.items, sequences.offsets[1:] - 1)
         y = np.delete(sequences.items, sequences.offsets[:-1])

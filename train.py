@@ -13,7 +13,9 @@ import sys
 import time
 import tomllib
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,7 @@ def fit(
     schedule: str = "constant",
     weight_decay: float = 0.0,
     patience: int | None = None,
+    smoothing: float = 0.0,
     precision: str = "auto",
     negatives: int = 0,
     lazy: bool = False,
@@ -104,15 +107,18 @@ def fit(
     state: Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
 ) -> pd.DataFrame:
     """Train with Adam; return one row an epoch: loss, validation metrics, learning rate, seconds of training.
 
     The weights of the epoch with the best validation MRR@20 are in the model at the end (the last
     epoch's where there is no validation part); `patience` epochs without a better one end the run.
-    schedule: "constant" or "onecycle" over `epochs` (Smith & Topin 2018); `stop_after` ends a run early
-    without changing its schedule. precision: the logits' type, see `losses.pick_precision`.
+    schedule: "constant", or over `epochs` "onecycle" (Smith & Topin 2018) or "cosine" (Loshchilov & Hutter
+    2017, without restarts); `stop_after` ends a run early without changing its schedule. smoothing: of the
+    labels, see `losses.next_item_loss`. precision: the logits' type, see `losses.pick_precision`.
     negatives: 0 for the full softmax, else how many sampled items estimate it. lazy: with negatives, Adam
     touches only the embeddings that a step uses, which a catalogue of a million items needs.
+    on_epoch: gets every epoch's row; what it raises ends the run.
     state: a file that keeps the last epoch's state; with `resume` a run goes on from it.
     Ctrl-C ends after saving nothing half: the table up to the last epoch comes back,
     with `table.attrs["interrupted"]` set. Under torchrun all processes call this together, each trains on
@@ -124,22 +130,25 @@ def fit(
     loader = get_dataloader(train.to(device), batch_size=batch_size, seed=seed, deal=(rank, processes))
     objective = _Objective(
         model,
-        Negatives(popularity, negatives) if negatives else None,
-        pick_precision(precision, device),
+        negatives=Negatives(popularity, negatives) if negatives else None,
+        precision=(dtype := pick_precision(precision, device)),
+        smoothing=smoothing,
     )
+    if smoothing and negatives:
+        raise ValueError("label smoothing needs the full softmax: leave out smoothing or negatives")
     if lazy and not negatives:
         raise ValueError("lazy=True needs negatives: the full softmax touches every embedding at every step")
     model.embedding.sparse = lazy
     optimizers = _optimizers(model, lr=lr, weight_decay=weight_decay, lazy=lazy)
-    schedulers = []
-    if schedule == "onecycle":
-        steps = epochs * len(loader)
-        schedulers = [
-            torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
-            for optimizer in optimizers
-        ]
-    elif schedule != "constant":
-        raise ValueError(f"schedule={schedule!r}: choose 'constant' or 'onecycle'")
+    steps = epochs * len(loader)
+    schedules = {
+        "constant": None,
+        "onecycle": partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps),
+        "cosine": partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps),
+    }
+    if schedule not in schedules:
+        raise ValueError(f"schedule={schedule!r}: choose {', '.join(schedules)}")
+    schedulers = [schedules[schedule](optimizer) for optimizer in optimizers if schedules[schedule]]
     settings = {
         "arguments": getattr(model, "arguments", None),
         "data": zlib.crc32(train.x.cpu().numpy()),
@@ -148,7 +157,8 @@ def fit(
         "lr": lr,
         "schedule": [schedule, epochs] if schedulers else schedule,
         "weight_decay": weight_decay,
-        "precision": str(objective.precision),
+        "smoothing": smoothing,
+        "precision": str(dtype),
         "negatives": [negatives, lazy],
         "seed": seed,
     }
@@ -203,6 +213,8 @@ def fit(
             run.add(row)
             if state is not None and rank == 0:
                 run.save(state)
+            if on_epoch is not None:
+                on_epoch(row)
             shown = {"epoch": epoch, "loss": f"{loss:.3f}"}
             if "MRR@20" in row:
                 shown["MRR@20"] = f"{row['MRR@20']:.4f}"
@@ -258,12 +270,12 @@ def count(
 class _Objective(nn.Module):
     """Batch -> loss, as the module whose forward pass DistributedDataParallel wraps."""
 
-    def __init__(self, model: SessionModel, negatives: Negatives | None, precision: torch.dtype):
+    def __init__(self, model: SessionModel, **options):
         super().__init__()
-        self.model, self.negatives, self.precision = model, negatives, precision
+        self.model, self.options = model, options
 
     def forward(self, batch: Batch) -> Tensor:
-        return next_item_loss(self.model, batch, negatives=self.negatives, precision=self.precision)
+        return next_item_loss(self.model, batch, **self.options)
 
 
 def _optimizers(
@@ -375,14 +387,19 @@ def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "r
 
 
 def make_train_dataset(
-    sessions: Sessions, *, dataset: str = "TrainDataset", fold: bool = True, weights: str = "rows"
+    sessions: Sessions,
+    *,
+    dataset: str = "TrainDataset",
+    fold: bool = True,
+    weights: str = "rows",
+    reverse: float = 0.0,
 ) -> TrainDataset | MyDataset:
     """The dataset a recipe names, of the training part."""
     if dataset == "MyDataset":
         return MyDataset(sessions)
     if dataset != "TrainDataset":
         raise ValueError(f"dataset={dataset!r}: choose 'TrainDataset' or 'MyDataset'")
-    return TrainDataset(sessions, fold=fold, weights=weights)
+    return TrainDataset(sessions, fold=fold, weights=weights, reverse=reverse)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -429,12 +446,14 @@ def train_model(
     state: Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
+    parts: Sequence[str] = ("valid", "test"),
 ) -> Run:
     """Split, clean, build, fit (or count) and evaluate one model by a recipe.
 
     changes: values over the recipe's, e.g. {"fit": {"lr": 0.01}, "model": {"layers": 2}}. epochs: over the
     recipe's, the schedule with it. With split="none" all rows train and nothing is held out; say with
-    `stop_after` when to stop (see `train_on_all_rows`).
+    `stop_after` when to stop (see `train_on_all_rows`). parts: the held-out parts that are ranked at the end.
     Raises DataError, ValueError (an option that does not exist), TrainingError.
     """
     if not isinstance(dataset, SessionDataset):
@@ -468,13 +487,18 @@ def train_model(
     if counts:
         table = count(network, rows, valid, **given)
     else:
-        kept = {"stop_after": stop_after, "seed": seed, "state": state, "resume": resume}
+        kept = {
+            "stop_after": stop_after,
+            "seed": seed,
+            "state": state,
+            "resume": resume,
+            "on_epoch": on_epoch,
+        }
         table = fit(network, rows, valid, **given, **kept, **arguments["fit"])
-    held_out = {"valid": data.valid, "test": data.test}
     ranks = {
         part: rank_labels(network, sessions, data.popularity, mask_seen=mask_seen)
-        for part, sessions in held_out.items()
-        if len(sessions)
+        for part in parts
+        if len(sessions := getattr(data, part))
     }
     metrics = {part: summarize(values) for part, values in ranks.items()}
     best = int(table.loc[table["MRR@20"].idxmax(), "epoch"]) if "MRR@20" in table else len(table)

@@ -42,7 +42,7 @@ def measure(items: int, negatives: int) -> tuple[float, float, float]:
     model = build_model("GRU4REC", n_items=items, width=WIDTH, score="cosine")
     model.embedding.sparse = negatives > 0
     popularity = np.bincount(np.r_[rows.items, rows.labels], minlength=items + 1)
-    objective = _Objective(model, Negatives(popularity, negatives) if negatives else None, torch.float32)
+    objective = _Objective(model, negatives=Negatives(popularity, negatives) if negatives else None)
     together = DistributedDataParallel(objective)
     loader = get_dataloader(TrainDataset(rows, weights="once"), deal=(rank, processes))
     seconds = {"alone": [], "together": []}

@@ -20,7 +20,6 @@ from models.counted import (
     CountModel,
     cut_sessions,
     following_items,
-    mirrored,
     one_hot,
     query_matrix,
     scale_rows,
@@ -118,7 +117,7 @@ class SLIST(CountModel):
         if self.direction == "sr":
             before = one_hot(sessions, self.n_items)
         else:
-            mirror = mirrored(sessions)
+            mirror = sessions.mirrored()
             reversed_sessions = Sessions(sessions.items[mirror], sessions.offsets)
             before = following_items(reversed_sessions, decay, self.n_items, first=0)[mirror]
         some = np.diff(after.indptr) > 0  # a session's last step has nothing to predict

@@ -16,7 +16,8 @@ class SessionModel(nn.Module):
     """Sequence in, hidden states out: a subclass implements `forward(x) -> (B, L, D)`.
 
     x (B, L) holds encoded ids, zeros to the right. The score of item i after step t is the dot product
-    of state and embedding, or with score="cosine" their cosine times `scale` (a number, 1 / temperature).
+    of state and embedding, with score="cosine" their cosine times `scale` (a number, 1 / temperature), and
+    with score="learned" a cosine too, times a scale that starts there and is learned.
     Dropout is applied to the embeddings of the session's items, hidden_dropout to the states.
     """
 
@@ -33,12 +34,14 @@ class SessionModel(nn.Module):
         scale: float,
     ):
         super().__init__()
-        if score not in ("dot", "cosine"):
-            raise ValueError(f"score={score!r}: choose 'dot' or 'cosine'")
+        if score not in ("dot", "cosine", "learned"):
+            raise ValueError(f"score={score!r}: choose 'dot', 'cosine' or 'learned'")
         self.n_items, self.width, self.score, self.scale = n_items, width, score, scale
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
         self.hidden_dropout = nn.Dropout(hidden_dropout)
+        if score == "learned":
+            self.log_gain = nn.Parameter(torch.zeros(()))  # of the scale
 
     def reset_parameters(self) -> None:
         """Xavier for every matrix, zero for every bias (the report's initialisation)."""
@@ -66,11 +69,14 @@ class SessionModel(nn.Module):
     def item_matrix(self, ids: Tensor | None = None) -> Tensor:
         """(n + 1, D) what states are scored against, row 0 is the padding; or the rows of some ids (K,)."""
         rows = self.embedding.weight if ids is None else self.embedding(ids)
-        return F.normalize(rows, dim=1) if self.score == "cosine" else rows
+        return rows if self.score == "dot" else F.normalize(rows, dim=1)
 
     def query(self, states: Tensor) -> Tensor:
         """States (..., D) -> queries (..., D): their product with `item_matrix` is the score."""
-        return F.normalize(states, dim=-1) * self.scale if self.score == "cosine" else states
+        if self.score == "dot":
+            return states
+        scale = self.scale * self.log_gain.exp() if self.score == "learned" else self.scale
+        return F.normalize(states, dim=-1) * scale
 
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         """(x (B, L), out (B, n + 1)) -> the scores after each session's last item, written to `out`.

@@ -200,12 +200,6 @@ def one_hot(sessions: Sessions, n_items: int) -> csr_array:
     return following_items(sessions, np.ones(1), n_items, first=0)
 
 
-def mirrored(sessions: Sessions) -> np.ndarray:
-    """(N,) where each item is when every session is read from its last item to its first."""
-    ends = np.repeat(sessions.offsets[:-1] + sessions.offsets[1:], sessions.lengths)
-    return ends - 1 - np.arange(len(sessions.items))
-
-
 def cut_sessions(sessions: Sessions, longest: int = LONGEST_SESSION) -> Sessions:
     """Sessions of at most `longest` items: longer ones become several, cut from their end."""
     pieces = -(-sessions.lengths // longest)

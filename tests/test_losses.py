@@ -126,6 +126,23 @@ def test_fused_loss_and_gradients_are_torchs_own(chunk, monkeypatch):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_label_smoothing_is_torchs_own():
+    model = random_model(score="learned")
+    rows = batch([[3, 4, 0], [5, 7, 8]], [[4, 9, 0], [0, 2, 6]], [[1, 2, 7], [7, 0.5, 1]])
+    smooth = next_item_loss(model, rows, smoothing=0.1)
+    smooth.backward()
+    got = {name: p.grad.clone() for name, p in model.named_parameters()}
+    assert got["log_gain"].abs() > 1e-3  # the learned scale is learned
+    model.zero_grad()
+    wanted = rows.y > 0
+    logits = model.query(model(rows.x)[wanted]) @ model.item_matrix()[1:].T
+    losses = F.cross_entropy(logits, rows.y[wanted] - 1, label_smoothing=0.1, reduction="none")
+    (losses @ rows.w[wanted]).backward()
+    assert smooth.item() == pytest.approx((losses @ rows.w[wanted]).item(), rel=1e-5)
+    for name, p in model.named_parameters():
+        assert torch.allclose(got[name], p.grad, atol=1e-5), name
+
+
 def test_fused_loss_in_half_precision_is_close():
     inputs = product_inputs()
     fused, wanted = FullSoftmaxLoss.apply(*inputs, torch.bfloat16), torchs_own(*inputs)

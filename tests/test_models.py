@@ -520,7 +520,7 @@ def test_build_model_refuses_what_does_not_exist():
         build_model("NARM", n_items=9, lr=0.1)
     with pytest.raises(ValueError, match="GRU4REC takes no causal"):
         build_model("GRU4REC", n_items=9, causal=True)
-    with pytest.raises(ValueError, match="score='euclid': choose 'dot' or 'cosine'"):
+    with pytest.raises(ValueError, match="score='euclid': choose 'dot', 'cosine' or 'learned'"):
         build_model("GRU4REC", n_items=9, score="euclid")
     with pytest.raises(TypeError, match="n_items"):
         build_model("GRU4REC")

@@ -596,6 +596,16 @@ def test_prefix_rows_fold_into_one_weighted_session():
     assert once.__getitems__([0, 1]).w.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
+def test_reversed_sessions_are_added_with_their_share_of_the_weight():
+    sessions = Sessions.from_lists([[1], [1, 2], [1, 2, 3], [5]], [2, 3, 4, 6], users=[0, 0, 0, 1])
+    dataset = TrainDataset(sessions, reverse=0.5)
+    batch = dataset.__getitems__(range(4))
+    assert batch.x.tolist() == [[1, 2, 3], [5, 0, 0], [4, 3, 2], [6, 0, 0]]
+    assert batch.y.tolist() == [[2, 3, 4], [6, 0, 0], [3, 2, 1], [5, 0, 0]]
+    assert batch.w.tolist() == [[3, 2, 1], [1, 0, 0], [0.5, 1, 1.5], [0.5, 0, 0]]
+    assert dataset.total_weight == 7 + 3.5
+
+
 @given(histories, st.data())
 def test_folding_keeps_every_step_and_its_weight(histories, data):
     sessions = prefix_rows(histories)

@@ -203,8 +203,27 @@ def test_one_cycle_rises_and_falls_over_the_epochs_whatever_stops_it():
     stopped_model = make_model()
     stopped = run_fit(stopped_model, epochs=6, stop_after=2, schedule="onecycle")
     assert without_seconds(stopped) == without_seconds(whole.iloc[:2])
-    with pytest.raises(ValueError, match="schedule='cosine': choose 'constant' or 'onecycle'"):
-        run_fit(make_model(), schedule="cosine")
+    with pytest.raises(ValueError, match="schedule='triangle': choose constant, onecycle, cosine"):
+        run_fit(make_model(), schedule="triangle")
+
+
+def test_a_cosine_falls_to_nothing_over_the_epochs():
+    lr = run_fit(make_model(), epochs=4, lr=0.01, schedule="cosine")["lr"]
+    want = [0.01 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(1, 5)]
+    assert lr.tolist() == pytest.approx(want, abs=1e-8)
+
+
+def test_each_epoch_is_reported_and_the_listener_can_end_the_run():
+    rows = []
+
+    def listen(row):
+        rows.append(row)
+        if len(rows) == 2:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        run_fit(make_model(), epochs=4, on_epoch=listen)
+    assert without_seconds(pd.DataFrame(rows)) == without_seconds(run_fit(make_model(), epochs=2))
 
 
 def test_one_seed_one_result():
@@ -278,8 +297,13 @@ STEPS = -(-len(TrainDataset(TRAIN)) // 32)
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"schedule": "onecycle"}, {"schedule": "onecycle", "negatives": 10, "lazy": True}],
-    ids=["constant", "onecycle", "lazy"],
+    [
+        {},
+        {"schedule": "onecycle"},
+        {"schedule": "cosine", "smoothing": 0.1},
+        {"schedule": "onecycle", "negatives": 10, "lazy": True},
+    ],
+    ids=["constant", "onecycle", "cosine", "lazy"],
 )
 @pytest.mark.parametrize(
     ("function", "call"),
@@ -336,6 +360,7 @@ OTHERS = {
     "arguments": {"model": {"score": "cosine"}},
     "precision": {"precision": "bf16"},
     "negatives": {"negatives": 10},
+    "smoothing": {"smoothing": 0.1},
 }
 
 
