@@ -7,6 +7,7 @@ torchrun --nproc-per-node 2 train.py --dataset Amazon_Beauty --model NARM --outp
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import math
 import sys
@@ -28,6 +29,7 @@ from tqdm.auto import tqdm
 import distributed
 from checkpoint import Checkpoint, CheckpointError, read_tensors, save_checkpoint, write_tensors
 from dataset.fetch_amazon import DownloadError
+from ensemble import choose_weights, combine
 from losses import Negatives, next_item_loss, pick_precision
 from metrics import summarize
 from models import COUNT_MODELS, MODELS, CountModel, Model, SessionModel, build_model
@@ -368,7 +370,7 @@ class _Run:
 
 
 def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "recipes.toml") -> dict:
-    """Arguments of one recipe for a model on a dataset: {"model": ..., "fit": ..., "data": ...}.
+    """Arguments of one recipe for a model on a dataset: {"model", "fit", "data", "ensemble": {...}}.
 
     A dataset that the recipe does not name gets its default; `common` is for the neural models and `counted`
     for those that only count. Raises ValueError for an unknown recipe or model.
@@ -378,7 +380,7 @@ def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "r
         raise ValueError(f"no recipe {recipe!r}; there are {', '.join(recipes)}")
     if model not in MODELS:
         raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
-    merged = {"model": {}, "fit": {}, "data": {}}
+    merged = {"model": {}, "fit": {}, "data": {}, "ensemble": {}}
     for source in ("default", dataset):
         for section in (MODELS[model].recipe_section, model):
             for kind, values in recipes[recipe].get(source, {}).get(section, {}).items():
@@ -461,48 +463,31 @@ def train_model(
     arguments = load_recipe(recipe, model, dataset.short_name)
     for kind, values in (changes or {}).items():
         arguments[kind] |= values
-    counts = model in COUNT_MODELS
-    if counts and (epochs not in (None, 1) or arguments["fit"]):
-        raise ValueError(f"{model} counts its training rows once; it takes no epochs, nor any of `fit`")
-    if epochs is not None and not counts:
+    if epochs is not None and model not in COUNT_MODELS:
         arguments["fit"] |= {"epochs": epochs}
-    cleaning = ("min_item_count", "min_session_length", "fit_on")
-    data = prepare(
-        dataset,
-        split=split,
-        split_seed=split_seed,
-        valid_share=valid_share,
-        test_share=test_share,
-        **{key: value for key, value in arguments["data"].items() if key in cleaning},
-    )
-    of_rows = {key: value for key, value in arguments["data"].items() if key not in cleaning}
-    if counts and of_rows:
-        raise ValueError(f"{model} counts the training rows as they are; it takes no {', '.join(of_rows)}")
-    rows = data.train if counts else make_train_dataset(data.train, **of_rows)
-    seed_everything(seed)
-    network = build_model(model, n_items=data.n_items, **arguments["model"]).to(pick_device(device))
-    mask_seen = not data.repeats
-    valid = data.valid if len(data.valid) else None
-    given = {"popularity": data.popularity, "mask_seen": mask_seen, "progress": progress}
-    if counts:
-        table = count(network, rows, valid, **given)
+    parted = {"split": split, "split_seed": split_seed, "valid_share": valid_share, "test_share": test_share}
+    ran = {"seed": seed, "state": state, "resume": resume, "progress": progress}
+    header = {}
+    if model == "Ensemble":
+        members = partial(train_model, dataset, recipe=recipe, epochs=epochs, device=device, **parted)
+        network, table, data, header = _train_members(members, arguments["ensemble"], **ran)
     else:
-        kept = {
-            "stop_after": stop_after,
-            "seed": seed,
-            "state": state,
-            "resume": resume,
-            "on_epoch": on_epoch,
-        }
-        table = fit(network, rows, valid, **given, **kept, **arguments["fit"])
+        if model in COUNT_MODELS and epochs not in (None, 1):
+            raise ValueError(f"{model} counts its training rows once; it takes no epochs")
+        cleaning = ("min_item_count", "min_session_length", "fit_on")
+        cleaned = {key: value for key, value in arguments["data"].items() if key in cleaning}
+        data = prepare(dataset, **parted, **cleaned)
+        of_rows = {key: value for key, value in arguments["data"].items() if key not in cleaning}
+        ran |= {"stop_after": stop_after, "on_epoch": on_epoch, "device": device}
+        network, table = _train_one(data, model, arguments["model"], arguments["fit"], of_rows, **ran)
+    mask_seen = not data.repeats
     ranks = {
         part: rank_labels(network, sessions, data.popularity, mask_seen=mask_seen)
         for part in parts
         if len(sessions := getattr(data, part))
     }
-    metrics = {part: summarize(values) for part, values in ranks.items()}
     best = int(table.loc[table["MRR@20"].idxmax(), "epoch"]) if "MRR@20" in table else len(table)
-    header = {
+    header |= {
         "dataset": dataset.name,
         "sha256": dataset.sha256,
         "recipe": recipe,
@@ -513,9 +498,87 @@ def train_model(
         "shares": [valid_share, test_share],
         "epochs": best,
         "mask_seen": mask_seen,
-        "metrics": metrics,
+        "metrics": {part: summarize(values) for part, values in ranks.items()},
     }
-    return Run(network, table, data, ranks, metrics, header)
+    return Run(network, table, data, ranks, header["metrics"], header)
+
+
+def _train_one(
+    data: Prepared,
+    name: str,
+    of_model: dict,
+    of_fit: dict,
+    of_rows: dict,
+    *,
+    device: str | None,
+    seed: int,
+    progress: bool,
+    **kept,
+) -> tuple[SessionModel | CountModel, pd.DataFrame]:
+    """Build one model, and fit or count it. kept: what `fit` alone takes."""
+    valid = data.valid if len(data.valid) else None
+    given = {"popularity": data.popularity, "mask_seen": not data.repeats, "progress": progress}
+    seed_everything(seed)
+    network = build_model(name, n_items=data.n_items, **of_model).to(pick_device(device))
+    if name not in COUNT_MODELS:
+        rows = make_train_dataset(data.train, **of_rows)
+        return network, fit(network, rows, valid, seed=seed, **given, **kept, **of_fit)
+    if of_fit or of_rows:
+        raise ValueError(f"{name} only counts the training rows; it takes no {', '.join(of_fit | of_rows)}")
+    return network, count(network, data.train, valid, **given)
+
+
+def _train_members(
+    train_member: Callable[..., Run],
+    ensemble: dict,
+    *,
+    seed: int,
+    state: Path | None,
+    **options,
+) -> tuple[Model, pd.DataFrame, Prepared, dict]:
+    """Train what a recipe's `ensemble` names, choose the weights on the validation part, and combine.
+
+    `ensemble` is completed with what was found: the members that have a weight, their seeds (added to
+    `seed`), weights and epochs; given back (see `train_on_all_rows`) nothing is chosen.
+    """
+    names = ensemble.get("members")
+    if not names:
+        raise ValueError("an Ensemble needs a recipe with its members: ensemble = { members = [...] }")
+    seeds = ensemble.get("seeds") or [names[:i].count(name) for i, name in enumerate(names)]
+    epochs = ensemble.get("epochs") or [None] * len(names)
+    runs = []
+    for i, (name, more, stop_after) in enumerate(zip(names, seeds, epochs, strict=True)):
+        own = state.with_suffix(f".{i}{state.suffix}") if state else None
+        own_options = {"seed": seed + more, "state": own, "stop_after": stop_after, "parts": ["valid"]}
+        if name in COUNT_MODELS:
+            own_options["epochs"] = None
+        run = train_member(name, **own_options, **options)
+        if run.interrupted:
+            return run.model, run.table, run.data, {}
+        runs.append(run)
+    data, models = runs[0].data, [run.model for run in runs]
+    if "weights" in ensemble:
+        weights, table = ensemble["weights"], pd.DataFrame({"epoch": [1], "seconds": [0.0]})
+    else:
+        if not len(data.valid):
+            raise ValueError("an Ensemble's weights need a validation part, or a recipe that has them")
+        mask_seen = not data.repeats
+        weights, table = choose_weights(models, data.valid, data.popularity, mask_seen=mask_seen)
+    table.loc[0, "seconds"] += sum(run.table["seconds"].sum() for run in runs)
+    table.attrs["interrupted"] = False
+    found = list(zip(runs, seeds, weights, strict=True))
+    members = [
+        {"model": run.model.name, "seed": seed + more, "weight": weight, "metrics": run.metrics}
+        for run, more, weight in found
+    ]
+    used = [(run, more, weight) for run, more, weight in found if weight]
+    ensemble |= {
+        "members": [run.model.name for run, _, _ in used],
+        "seeds": [more for _, more, _ in used],
+        "epochs": [run.header["epochs"] for run, _, _ in used],
+        "weights": [weight for _, _, weight in used],
+    }
+    return combine(models, weights), table, data, {"members": members}
 
 
 def train_on_all_rows(
@@ -535,18 +598,26 @@ def train_on_all_rows(
     if twin.interrupted:
         return twin
     shares = {"valid_share": None, "test_share": None}
+    changes = (options.pop("changes", None) or {}) | {"ensemble": twin.header["recipe_values"]["ensemble"]}
     run = train_model(
         dataset,
         model,
         split="none",
         stop_after=twin.header["epochs"],
         state=state,
+        changes=changes,
         **{**options, **shares},
     )
     run.header["metrics"] = {f"twin_{part}": values for part, values in twin.metrics.items()}
-    if twin_state and not run.interrupted and distributed.rank() == 0:
-        twin_state.unlink(missing_ok=True)
+    if "members" in twin.header:
+        run.header["members"] = twin.header["members"]
     return run
+
+
+def discard_state(state: Path) -> None:
+    """Remove a finished run's state, and those of its twin and members."""
+    for path in [state, *state.parent.glob(f"{glob.escape(state.stem)}.*{state.suffix}")]:
+        path.unlink(missing_ok=True)
 
 
 PRETRAINED = {"beauty": "Beauty", "cell": "Cell"}
@@ -667,8 +738,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     finally:
         distributed.stop()
-    state.unlink(missing_ok=True)
+    discard_state(state)
     passes = "counted" if args.model in COUNT_MODELS else f"{run.header['epochs']} epochs"
+    if "members" in run.header:
+        passes = ", ".join(f"{m['weight']:.2f} {m['model']}" for m in run.header["members"] if m["weight"])
     print(f"{args.output}: {args.model} on {dataset.name}, {passes}")
     for part, values in run.header["metrics"].items():
         shown = ", ".join(

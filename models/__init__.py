@@ -7,6 +7,7 @@ import inspect
 from models.base import SessionModel
 from models.CoOccurrence import CoOccurrence
 from models.counted import CountModel
+from models.Ensemble import Ensemble
 from models.GGNNwATT import GGNNwATT
 from models.GRU4REC import GRU4REC
 from models.GRUwATT import GRUwATT
@@ -19,15 +20,16 @@ from models.SRGNN import SRGNN
 from models.STAN import STAN
 from models.VSKNN import VSKNN
 
-# A model is trained by gradient (`train.fit`), or only counts (`train.count`); both are scored alike.
-Model = SessionModel | CountModel
+# A model is trained by gradient (`train.fit`), only counts (`train.count`), or averages others
+# (`ensemble.py`); all are scored alike.
+Model = SessionModel | CountModel | Ensemble
 NEURAL_MODELS: dict[str, type[SessionModel]] = {
     model.__name__: model for model in (GRU4REC, SRGNN, NARM, GRUwATT, GGNNwATT, SASRec)
 }
 COUNT_MODELS: dict[str, type[CountModel]] = {
     model.__name__: model for model in (Popularity, CoOccurrence, SKNN, VSKNN, STAN, SLIST)
 }
-MODELS: dict[str, type[Model]] = NEURAL_MODELS | COUNT_MODELS
+MODELS: dict[str, type[Model]] = NEURAL_MODELS | COUNT_MODELS | {"Ensemble": Ensemble}
 
 
 def build_model(name: str, **arguments) -> Model:

@@ -86,6 +86,16 @@ class SessionModel(nn.Module):
         items = self.item_matrix().float().T  # (D, n + 1)
         return lambda x, out: torch.mm(self.query(self.last_state(x)).float(), items, out=out)
 
+    def probabilities(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """As `scorer`, the softmax of the scores; 0 for the padding."""
+        score = self.scorer()
+
+        def probabilities(x: Tensor, out: Tensor) -> Tensor:
+            score(x, out)[:, 0] = -torch.inf
+            return torch.softmax(out, 1, out=out)
+
+        return probabilities
+
 
 class AdditiveAttention(nn.Module):
     """a = v^T sigmoid(A1 query + A2 key [+ c]), not normalised: NARM eq. 8, SR-GNN eq. 6."""

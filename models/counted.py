@@ -20,6 +20,8 @@ from process_data import LONGEST_SESSION, PADDING, Sessions, maximal_sessions
 # Beyond, the places in the order of popularity are no longer distinct in float32.
 MOST_ITEMS = 2**24 - 2
 _SMALLEST = float(np.finfo(np.float32).tiny)
+# Share of probability that marks an item of which nothing is known.
+_TAIL = 1e-9
 
 
 class CountModel(nn.Module, ABC):
@@ -56,6 +58,24 @@ class CountModel(nn.Module, ABC):
         """A scorer of x (C, L) -> raw scores (C, n + 1), positive where there is something to say."""
         place = self.place.numpy()
         return lambda x, out: write_scores(score(x.numpy()), place, out)
+
+    def probabilities(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """As `scorer`, the positive scores divided by their sum; 0 for the padding.
+
+        The others follow in their order, together next to nothing.
+        """
+        score = self.scorer()
+
+        def probabilities(x: Tensor, out: Tensor) -> Tensor:
+            score(x, out)[:, PADDING] = 0
+            positive = out.clamp(min=0)
+            total = positive.sum(1, keepdim=True).clamp(min=_SMALLEST)
+            tail = (out + (self.n_items + 1)) * (_TAIL / self.n_items)  # from _TAIL down to above 0
+            torch.where(out > 0, positive.div_(total).add_(_TAIL), tail, out=out)
+            out[:, PADDING] = 0
+            return out
+
+        return probabilities
 
     @property
     def device(self) -> torch.device:

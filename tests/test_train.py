@@ -408,11 +408,13 @@ def test_recipes_merge_the_general_first_and_the_special_last(tmp_path):
         "model": {"width": 3, "dropout": 0.2, "scale": 5.0, "hidden": 3},
         "fit": {"epochs": 4, "lr": 0.2, "batch_size": 9},
         "data": {},
+        "ensemble": {},
     }
     assert load_recipe("best", "NARM", "elsewhere", file=file) == {
         "model": {"width": 1, "dropout": 0.2, "scale": 5.0, "hidden": 2},
         "fit": {"epochs": 1, "lr": 0.2, "batch_size": 9},
         "data": {},
+        "ensemble": {},
     }
     assert load_recipe("fast", "SRGNN", "demo", file=file)["fit"] == {"epochs": 7}
     with pytest.raises(ValueError, match="no recipe 'slow'; there are best, fast"):
@@ -433,13 +435,21 @@ def test_recipes_name_nothing_that_is_never_read():
             assert dataset == dataset.lower()
             assert set(sections) <= {"common", "counted", *MODELS}, (recipe, dataset)
             for section in sections.values():
-                assert set(section) <= {"model", "fit", "data"}, (recipe, dataset)
+                assert set(section) <= {"model", "fit", "data", "ensemble"}, (recipe, dataset)
 
 
 @pytest.mark.parametrize(
     ("recipe", "dataset"), [(recipe, dataset) for recipe in RECIPES for dataset in RECIPES[recipe]]
 )
-@pytest.mark.parametrize("name", MODELS)
+def test_every_ensemble_names_members_that_exist(recipe, dataset):
+    members = load_recipe(recipe, "Ensemble", dataset)["ensemble"]["members"]
+    assert len(members) > 1 and set(members) <= set(MODELS) - {"Ensemble"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset"), [(recipe, dataset) for recipe in RECIPES for dataset in RECIPES[recipe]]
+)
+@pytest.mark.parametrize("name", [*NEURAL_MODELS, *COUNT_MODELS])
 def test_every_recipe_is_accepted_by_what_takes_it(recipe, dataset, name):
     arguments = load_recipe(recipe, name, dataset)
     model = build_model(name, n_items=5, **arguments["model"])

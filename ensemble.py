@@ -1,0 +1,80 @@
+"""Which models to average, and with which weights: chosen on validation alone.
+
+Shapes: M members, Q queries, n items.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from metrics import ranks_of_targets, summarize
+from models import Ensemble, Model, build_model
+from process_data import Sessions
+from scoring import score_sessions
+
+ROUNDS = 20
+# Probabilities kept at once (float32: 4 GiB); of more queries a sample chooses.
+_MOST_ENTRIES = 2**30
+
+
+def combine(models: Sequence[Model], weights: Sequence[float]) -> Ensemble:
+    """The ensemble of trained models; those of weight 0 are left out."""
+    used = [(model, float(weight)) for model, weight in zip(models, weights, strict=True) if weight]
+    described = [
+        {
+            "model": model.name,
+            "arguments": {key: value for key, value in model.arguments.items() if key != "n_items"},
+        }
+        for model, _ in used
+    ]
+    ensemble = build_model(
+        "Ensemble", n_items=models[0].n_items, members=described, weights=[weight for _, weight in used]
+    )
+    ensemble.members = nn.ModuleList(model for model, _ in used)
+    return ensemble
+
+
+def choose_weights(
+    models: Sequence[Model],
+    valid: Sessions,
+    popularity: np.ndarray,
+    *,
+    mask_seen: bool,
+    rounds: int = ROUNDS,
+) -> tuple[list[float], pd.DataFrame]:
+    """Weights (M,) that add up to 1, and a row a round: who joined, validation metrics, seconds.
+
+    Greedy selection with replacement (Caruana et al. 2004): every round adds the model whose probabilities
+    raise MRR@20 the most, so its weight is how often it was taken. The best round's weights are returned.
+    """
+    kept = max(1, _MOST_ENTRIES // (len(models) * len(popularity)))
+    if len(valid) > kept:
+        valid = valid.take(np.sort(np.random.default_rng(0).choice(len(valid), kept, replace=False)))
+    targets = torch.as_tensor(valid.labels)
+    probabilities = [_probabilities(m, valid, popularity, mask_seen=mask_seen) for m in models]
+    total, taken, rows = torch.zeros_like(probabilities[0]), [], []
+    for round_ in range(1, rounds + 1):
+        started = time.perf_counter()
+        metrics = [summarize(ranks_of_targets(total + p, targets).numpy()) for p in probabilities]
+        best = max(range(len(models)), key=lambda m: metrics[m]["MRR@20"])
+        total += probabilities[best]
+        taken.append(best)
+        row = {"epoch": round_, "joined": models[best].name}
+        rows.append(row | metrics[best] | {"seconds": time.perf_counter() - started})
+    table = pd.DataFrame(rows)
+    counts = np.bincount(taken[: int(table["MRR@20"].idxmax()) + 1], minlength=len(models))
+    return (counts / counts.sum()).tolist(), table
+
+
+def _probabilities(model: Model, sessions: Sessions, popularity: np.ndarray, *, mask_seen: bool) -> Tensor:
+    """(Q, n + 1) masked probabilities of one model, on the CPU."""
+    out = torch.empty(len(sessions), len(popularity))
+    for rows, scores in score_sessions(combine([model], [1]), sessions, popularity, mask_seen=mask_seen):
+        out[torch.as_tensor(rows)] = scores.cpu()
+    return out

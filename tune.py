@@ -1,0 +1,263 @@
+"""Choose hyperparameters on validation: an Optuna study per model and dataset, resumed where it stopped.
+
+python tune.py --dataset Amazon_Beauty --model NARM --trials 30
+python tune.py --dataset Amazon_Beauty --write        # the best of every study into recipes.toml
+
+The objective is MRR@20 on the validation part of the user split (split seed 0, seed 0); the test part is
+never scored. A study is a journal in results/tuning/, one line an event, written by one process at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import tomlkit
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from checkpoint import replacing
+from dataset.fetch_amazon import DownloadError
+from models import COUNT_MODELS, NEURAL_MODELS
+from models.VSKNN import POSITION, SHARED
+from process_data import ROOT, DataError, SessionDataset, load_dataset
+from train import TrainingError, load_recipe, train_model
+
+STUDIES = ROOT / "results" / "tuning"
+TRIALS = 30
+# One-cycle over so many epochs, for every model alike; after the third and the ninth the best third goes on.
+EPOCHS = 10
+FIRST_RUNG, REDUCTION = 3, 3
+# A recipe's value, "kind.name" -> how it is drawn: (low, high), (low, high, "log"), or the choices of a list.
+Space = dict[str, tuple | list]
+NEURAL_SPACE: Space = {
+    "model.dropout": (0.1, 0.6),
+    "model.hidden_dropout": (0.1, 0.6),
+    "model.scale": (8.0, 18.0),
+    "fit.lr": (2e-3, 1.2e-2, "log"),
+    "fit.weight_decay": (1e-8, 1e-5, "log"),
+}
+_NEIGHBOURS: Space = {"model.k": (50, 2000, "log")}
+SPACES: dict[str, Space] = {
+    **dict.fromkeys(NEURAL_MODELS, NEURAL_SPACE),
+    "SRGNN": NEURAL_SPACE | {"model.graph_steps": [1, 2]},
+    "GGNNwATT": NEURAL_SPACE | {"model.graph_steps": [1, 2]},
+    "GRU4REC": NEURAL_SPACE | {"model.layers": [1, 2]},
+    "SASRec": NEURAL_SPACE | {"model.layers": [1, 2], "model.heads": [1, 2, 4]},
+    "CoOccurrence": {
+        "model.distance": ["same", "div"],
+        "model.backward": (0.0, 1.0),
+        "model.memory": (0.1, 1.0),
+        "model.norm": (0.0, 1.0),
+    },
+    "SKNN": _NEIGHBOURS,
+    "VSKNN": _NEIGHBOURS
+    | {
+        "model.weighting": list(POSITION),
+        "model.weighting_score": list(SHARED),
+        "model.idf": (0.0, 10.0),
+    },
+    "STAN": _NEIGHBOURS | {"model.lambda_spw": (0.2, 8.0, "log"), "model.lambda_inh": (0.2, 8.0, "log")},
+    "SLIST": {
+        "model.alpha": (0.0, 1.0),
+        "model.direction": ["sr", "part"],
+        "model.reg": (1.0, 100.0, "log"),
+        "model.train_weight": (0.25, 8.0, "log"),
+        "model.predict_weight": (0.25, 8.0, "log"),
+    },
+}
+
+
+def draw(trial: optuna.Trial, space: Space) -> dict[str, dict]:
+    """One point of a space, as `train_model` takes it: {"model": {...}, "fit": {...}, "data": {...}}."""
+    changes: dict[str, dict] = {"model": {}, "fit": {}, "data": {}}
+    for key, choice in space.items():
+        kind, name = key.split(".")
+        if isinstance(choice, list):
+            value = trial.suggest_categorical(key, choice)
+        else:
+            low, high = choice[:2]
+            suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
+            value = suggest(key, low, high, log=choice[2:] == ("log",))
+        changes[kind][name] = value
+    return changes
+
+
+def open_study(dataset: str, model: str, folder: Path = STUDIES) -> optuna.Study:
+    """The study of a model on a dataset (its short name), new or as the journal has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder / f"{dataset}_{model}.journal"))),
+            study_name=f"{dataset}_{model}",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=FIRST_RUNG, reduction_factor=REDUCTION
+            ),
+        )
+    return study
+
+
+def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that count: completed, or pruned for being worse."""
+    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def tune(
+    dataset: SessionDataset,
+    model: str,
+    *,
+    trials: int = TRIALS,
+    epochs: int = EPOCHS,
+    folder: Path = STUDIES,
+    progress: bool = True,
+) -> optuna.Study:
+    """Run trials until `trials` of them have finished, those of earlier runs counted.
+
+    The first trial of a study is the recipe `best` as it stands. The sampler is seeded by how many trials
+    have finished, so a study that is never stopped draws the same points again.
+    """
+    space = SPACES[model]
+    study = open_study(dataset.short_name, model, folder)
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)  # whoever ran it was stopped
+    if not study.trials:
+        recipe = load_recipe("best", model, dataset.short_name)
+        study.enqueue_trial(known_point(recipe, space))
+
+    def objective(trial: optuna.Trial) -> float:
+        def report(row: dict) -> None:
+            trial.report(row["MRR@20"], row["epoch"])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        changes = draw(trial, space)
+        options = {} if model in COUNT_MODELS else {"epochs": epochs, "on_epoch": report}
+        try:
+            run = train_model(dataset, model, changes=changes, parts=["valid"], progress=progress, **options)
+        except TrainingError:  # diverged: the worst there is
+            return 0.0
+        if run.interrupted:
+            raise KeyboardInterrupt
+        trial.set_user_attr("epochs", run.header["epochs"])
+        trial.set_user_attr("seconds", round(float(run.table["seconds"].sum()), 2))
+        trial.set_user_attr("HR@20", run.metrics["valid"]["HR@20"])
+        return run.metrics["valid"]["MRR@20"]
+
+    while (done := len(finished(study))) < trials:
+        study.sampler = optuna.samplers.TPESampler(n_startup_trials=8, multivariate=True, seed=done)
+        study.optimize(objective, n_trials=1)
+        if progress:
+            print(f"{study.study_name}: {done + 1} of {trials}, best {best_value(study):.4f}", flush=True)
+    return study
+
+
+def known_point(recipe: dict, space: Space) -> dict:
+    """What a recipe says about a space's values, else the first of a list; Optuna draws the other numbers."""
+    point = {}
+    for key, choice in space.items():
+        kind, name = key.split(".")
+        if isinstance(choice, list):
+            value = recipe[kind].get(name, choice[0])
+            point[key] = value if value in choice else choice[0]
+        elif (value := recipe[kind].get(name)) is not None and choice[0] <= value <= choice[1]:
+            point[key] = value
+    return point
+
+
+def best_value(study: optuna.Study) -> float:
+    """The best completed trial's validation MRR@20; 0 where none is complete."""
+    return max((t.value for t in finished(study) if t.state == TrialState.COMPLETE), default=0.0)
+
+
+def table_of_studies(folder: Path = STUDIES) -> pd.DataFrame:
+    """One row a study: how many trials completed and were pruned, and the best one."""
+    rows = []
+    for path in sorted(folder.glob("*.journal")):
+        dataset, model = path.stem.rsplit("_", 1)
+        study = open_study(dataset, model, folder)
+        states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        rows.append(
+            {
+                "dataset": dataset,
+                "model": model,
+                "completed": states.count(TrialState.COMPLETE),
+                "pruned": states.count(TrialState.PRUNED),
+                "best MRR@20": best_value(study),
+                "of trial": study.best_trial.number if TrialState.COMPLETE in states else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write_recipes(
+    dataset: str, *, folder: Path = STUDIES, file: Path = ROOT / "recipes.toml", trials: int = TRIALS
+) -> list[str]:
+    """The best point of every study that has run `trials` trials into [best.<dataset>.<MODEL>]; their models.
+
+    Everything else in the file stays as it is, comments too.
+    """
+    recipes = tomlkit.parse(file.read_text(encoding="utf-8"))
+    of_dataset = recipes["best"].setdefault(dataset, tomlkit.table(is_super_table=True))
+    written = []
+    for model in SPACES:
+        if not (folder / f"{dataset}_{model}.journal").exists():
+            continue
+        study = open_study(dataset, model, folder)
+        if len(finished(study)) < trials or not best_value(study):
+            continue
+        values: dict[str, dict] = {}
+        for key, value in study.best_params.items():
+            kind, name = key.split(".")
+            values.setdefault(kind, {})[name] = float(f"{value:.3g}") if isinstance(value, float) else value
+        if model in NEURAL_MODELS:
+            values["fit"]["epochs"] = EPOCHS
+        section = tomlkit.table()
+        for kind, numbers in values.items():
+            section[kind] = tomlkit.inline_table() | numbers
+        of_dataset[model] = section
+        written.append(model)
+    with replacing(file) as part:
+        part.write_text(tomlkit.dumps(recipes), encoding="utf-8")
+    return written
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", required=True, help="folder, or a name such as Amazon_Beauty or Demo")
+    parser.add_argument("--model", nargs="+", choices=list(SPACES), default=list(SPACES), metavar="MODEL")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="finished trials a study shall have")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of a trial of a neural model")
+    parser.add_argument("--folder", type=Path, default=STUDIES, help="where the journals are")
+    parser.add_argument(
+        "--write", action="store_true", help="write the best points to recipes.toml, run nothing"
+    )
+    args = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        dataset = load_dataset(args.dataset)
+        if args.write:
+            models = write_recipes(dataset.short_name, folder=args.folder, trials=args.trials)
+            print(f"recipes.toml: best.{dataset.short_name} now has {', '.join(models) or 'nothing new'}")
+            return 0
+        for model in args.model:
+            tune(dataset, model, trials=args.trials, epochs=args.epochs, folder=args.folder)
+    except (DataError, DownloadError, ValueError, OSError) as error:
+        print(f"tune.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("tune.py: interrupted; the same command goes on with the next trial", file=sys.stderr)
+        return 130
+    print(table_of_studies(args.folder).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
