@@ -9,10 +9,10 @@ DEV := $(VENV)/.installed-dev
 
 PEERS := benchmarks/.venv/.installed
 
-.PHONY: help results test test-long lint lab notebooks benchmark scaling data demo clean
+.PHONY: help results test test-long lint lab notebooks comparison tuning benchmark scaling data demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=name/or/path for your own data)
 	$(PY) run_results.py $(if $(DATASET),--dataset "$(DATASET)")
@@ -32,6 +32,13 @@ lab: $(RUN) ## open the notebooks in the browser
 
 notebooks: $(RUN) ## generate the notebooks anew and run them from top to bottom
 	$(PY) notebooks/make_notebooks.py --execute
+
+comparison: $(RUN) ## every run behind notebooks/5_comparison.ipynb; those in results/runs stay (10 hours from nothing)
+	$(PY) compare.py
+
+tuning: $(RUN) ## every study behind notebooks/6_tuning.ipynb; those in results/tuning go on (8 hours from nothing)
+	$(PY) tune.py --dataset Amazon_Beauty
+	$(PY) tune.py --dataset Amazon_Cell
 
 benchmark: $(RUN) $(PEERS) ## ours against public peers, side by side, into benchmarks/ (about 40 minutes)
 	$(PY) benchmarks/benchmark.py

@@ -236,6 +236,192 @@ def plot_concentration(items: np.ndarray, popularity: np.ndarray, *, title: str 
     return figure
 
 
+def plot_leak(leaked: np.ndarray, lengths: np.ndarray) -> Figure:
+    """A split's validation rows as squares, those trained word for word filled: leaked (Q,), lengths (Q,).
+
+    A hundred squares stand for the rows; beside them the leaked share by session length.
+    """
+    figure, axes = _subplots(1, 2, figsize=(9, 3.2), width_ratios=[1, 1.6])
+    filled = round(100 * leaked.mean())
+    place = np.arange(100)
+    axes[0].scatter(
+        place % 10,
+        -(place // 10),
+        s=130,
+        marker="s",
+        color=np.where(place < filled, COLOURS[1], "#DDDDDD"),
+    )
+    axes[0].set_title(f"{filled} of 100 validation rows\nare trained word for word", fontsize=10)
+    axes[0].axis("off")
+    axes[0].set_aspect("equal")
+    values = np.unique(lengths)
+    bars = axes[1].bar(values, [leaked[lengths == n].mean() for n in values], color=COLOURS[1])
+    axes[1].bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
+    axes[1].set(
+        xlabel="session length (items)", ylabel="share trained word for word", xticks=values, ylim=(0, 1)
+    )
+    axes[1].grid(axis="x", visible=False)
+    return figure
+
+
+def plot_pairs(table: pd.DataFrame, *, xlabel: str) -> Figure:
+    """Two or more values of each row as dots on one line: rows are models, columns what is compared."""
+    figure, axis = _subplots(figsize=(8, 0.42 * len(table) + 1.3))
+    rows = np.arange(len(table))[::-1]
+    axis.hlines(rows, table.min(axis=1), table.max(axis=1), color="#BBBBBB", zorder=1)
+    for column, colour, marker in zip(table.columns, _cycle(COLOURS), _cycle("osD^v"), strict=False):
+        axis.scatter(table[column], rows, color=colour, marker=marker, label=column, zorder=2)
+    axis.set_yticks(rows, table.index)
+    axis.set(xlabel=xlabel)
+    axis.set_xlim(left=0)
+    figure.legend(loc="outside upper center", ncols=len(table.columns), frameon=False)
+    return figure
+
+
+def plot_at_k(ranks: Mapping[str, Sequence[np.ndarray]], *, title: str = "", most: int = 20) -> Figure:
+    """HR@K and MRR@K for K up to `most`, a line a model: model -> the ranks (Q,) of its runs, averaged."""
+    figure, axes = _subplots(1, 2, figsize=(11, 4))
+    k = np.arange(1, most + 1)
+    for axis, metric in zip(axes, ("HR", "MRR"), strict=True):
+        ends = []
+        for (name, runs), colour in zip(ranks.items(), _cycle(COLOURS), strict=False):
+            # What a rank adds to every K from it on: 1, or its reciprocal.
+            worth = np.ones(most) if metric == "HR" else 1 / k
+            counts = np.mean([np.bincount(r[r <= most], minlength=most + 1)[1:] / len(r) for r in runs], 0)
+            values = (counts * worth).cumsum()
+            axis.plot(k, values, color=colour, lw=1.3)
+            ends.append((most, values[-1], f" {name}", colour))
+        axis.set(xlabel="K", ylabel=f"{metric}@K", xlim=(1, most))
+        _label_line_ends(axis, ends)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_by_group(
+    ranks: Mapping[str, Sequence[np.ndarray]],
+    groups: np.ndarray,
+    names: Sequence[str],
+    *,
+    xlabel: str,
+    title: str = "",
+) -> Figure:
+    """HR@20 and MRR@20 by group of queries, a line a model: groups (Q,) are indices into `names`."""
+    figure, axes = _subplots(1, 2, figsize=(11, 4))
+    there = [g for g in range(len(names)) if (groups == g).any()]
+    for axis, metric in zip(axes, ("HR@20", "MRR@20"), strict=True):
+        ends = []
+        for (name, runs), colour in zip(ranks.items(), _cycle(COLOURS), strict=False):
+            worth = [np.where(r <= 20, 1 if metric == "HR@20" else 1 / r, 0) for r in runs]
+            values = [np.mean([w[groups == g].mean() for w in worth]) for g in there]
+            axis.plot(range(len(there)), values, color=colour, marker="o", ms=4)
+            ends.append((len(there) - 1, values[-1], f"  {name}", colour))
+        counts = [f"{names[g]}\n({(groups == g).sum():,})" for g in there]
+        axis.set_xticks(range(len(there)), counts)
+        axis.set(xlabel=f"{xlabel} (queries)", ylabel=metric)
+        axis.set_ylim(bottom=0)
+        _label_line_ends(axis, ends)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_learning_curves(tables: Mapping[str, Sequence[pd.DataFrame]], *, title: str = "") -> Figure:
+    """Validation MRR@20 by epoch and by seconds of training, a line a model, the mean of its runs."""
+    figure, axes = _subplots(1, 2, figsize=(11, 4))
+    for axis, along in zip(axes, ("epoch", "seconds"), strict=True):
+        ends = []
+        for (name, runs), colour in zip(tables.items(), _cycle(COLOURS), strict=False):
+            epochs = min(len(run) for run in runs)
+            curve = np.mean([run["MRR@20"][:epochs] for run in runs], 0)
+            x = np.arange(1, epochs + 1)
+            if along == "seconds":
+                x = np.mean([run["seconds"][:epochs].cumsum() for run in runs], 0)
+            axis.plot(x, curve, color=colour, marker=".")
+            ends.append((x[-1], curve[-1], f" {name}", colour))
+        axis.set(xlabel=along if along == "epoch" else "seconds of training", ylabel="validation MRR@20")
+        _label_line_ends(axis, ends)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_named_points(points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str) -> Figure:
+    """One labelled point a model."""
+    figure, axis = _subplots(figsize=(7, 4))
+    for (name, (x, y)), colour in zip(points.items(), _cycle(COLOURS), strict=False):
+        axis.scatter(x, y, color=colour)
+        axis.annotate(f" {name}", (x, y), color=colour, fontsize=9, va="center")
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.margins(0.18, 0.1)
+    return figure
+
+
+def plot_map(places: np.ndarray, popularity: np.ndarray, *, title: str = "") -> Figure:
+    """Items in two dimensions, coloured by how often they were bought: places (n, 2), popularity (n,)."""
+    figure, axis = _subplots(figsize=(6.5, 5))
+    order = np.argsort(popularity)
+    colours = np.log10(popularity[order] + 1)
+    points = axis.scatter(*places[order].T, c=colours, s=4, cmap="cividis")
+    bar = figure.colorbar(points, ax=axis, label="times in the training data")
+    ticks = np.arange(0, np.floor(colours.max()) + 1)
+    bar.set_ticks(np.log10(10**ticks + 1), labels=[f"{10**tick:,.0f}" for tick in ticks])
+    axis.set(xlabel="first principal component", ylabel="second", title=title)
+    return figure
+
+
+def plot_studies(values: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
+    """The best validation MRR@20 so far after each trial, a line a study; a pruned trial's is NaN."""
+    figure, axis = _subplots(figsize=(8, 4))
+    ends = []
+    for (name, trials), colour in zip(values.items(), _cycle(COLOURS), strict=False):
+        best = np.fmax.accumulate(np.array(trials, float))
+        axis.step(np.arange(1, len(best) + 1), best, color=colour, where="post")
+        ends.append((len(best), best[-1], f" {name}", colour))
+    axis.set(xlabel="trials", ylabel="best validation MRR@20 so far", title=title)
+    _label_line_ends(axis, ends)
+    return figure
+
+
+def plot_importance(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """How much of the differences between trials each hyperparameter explains: rows models, columns them."""
+    figure, axis = _subplots(figsize=(1.1 * len(table.columns) + 2.5, 0.4 * len(table) + 1.6))
+    axis.imshow(table.fillna(0), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        if np.isfinite(value):
+            axis.text(
+                column,
+                row,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                color="white" if value > 0.6 else "black",
+            )
+    axis.set_xticks(range(len(table.columns)), [c.replace("_", "\n") for c in table.columns], fontsize=9)
+    axis.set_yticks(range(len(table)), table.index)
+    axis.grid(False)
+    axis.set_title(title)
+    return figure
+
+
+def plot_slices(
+    trials: Mapping[str, pd.DataFrame], parameters: Sequence[str], *, log: Sequence[str] = ()
+) -> Figure:
+    """Validation MRR@20 of complete trials, relative to their study's best, against each hyperparameter."""
+    figure, axes = _subplots(
+        1, len(parameters), figsize=(3 * len(parameters), 3.2), sharey=True, squeeze=False
+    )
+    for axis, parameter in zip(axes[0], parameters, strict=True):
+        for (name, table), colour in zip(trials.items(), _cycle(COLOURS), strict=False):
+            axis.scatter(
+                table[parameter], table["value"] / table["value"].max(), s=14, color=colour, label=name
+            )
+        axis.set(xlabel=parameter)
+        if parameter in log:
+            axis.set_xscale("log")
+    axes[0, 0].set_ylabel("share of the study's best MRR@20")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure
+
+
 def plot_speed(contests: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
     """Validation MRR@20 against the seconds of training and validation so far, a panel a contest.
 

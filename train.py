@@ -15,7 +15,7 @@ import time
 import tomllib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +46,7 @@ from process_data import (
     load_dataset,
     prepare,
 )
-from scoring import rank_labels
+from scoring import rank_labels, top_items
 
 
 class TrainingError(RuntimeError):
@@ -450,12 +450,14 @@ def train_model(
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
     parts: Sequence[str] = ("valid", "test"),
+    members: Sequence[Run] | None = None,
 ) -> Run:
     """Split, clean, build, fit (or count) and evaluate one model by a recipe.
 
     changes: values over the recipe's, e.g. {"fit": {"lr": 0.01}, "model": {"layers": 2}}. epochs: over the
     recipe's, the schedule with it. With split="none" all rows train and nothing is held out; say with
     `stop_after` when to stop (see `train_on_all_rows`). parts: the held-out parts that are ranked at the end.
+    members: an Ensemble's, one for each that its recipe names, where they are trained already.
     Raises DataError, ValueError (an option that does not exist), TrainingError.
     """
     if not isinstance(dataset, SessionDataset):
@@ -469,8 +471,8 @@ def train_model(
     ran = {"seed": seed, "state": state, "resume": resume, "progress": progress}
     header = {}
     if model == "Ensemble":
-        members = partial(train_model, dataset, recipe=recipe, epochs=epochs, device=device, **parted)
-        network, table, data, header = _train_members(members, arguments["ensemble"], **ran)
+        train_member = partial(train_model, dataset, recipe=recipe, epochs=epochs, device=device, **parted)
+        network, table, data, header = _train_members(members, train_member, arguments["ensemble"], **ran)
     else:
         if model in COUNT_MODELS and epochs not in (None, 1):
             raise ValueError(f"{model} counts its training rows once; it takes no epochs")
@@ -529,6 +531,7 @@ def _train_one(
 
 
 def _train_members(
+    runs: Sequence[Run] | None,
     train_member: Callable[..., Run],
     ensemble: dict,
     *,
@@ -536,7 +539,7 @@ def _train_members(
     state: Path | None,
     **options,
 ) -> tuple[Model, pd.DataFrame, Prepared, dict]:
-    """Train what a recipe's `ensemble` names, choose the weights on the validation part, and combine.
+    """Train what a recipe's `ensemble` names (or take these runs), choose weights on validation, combine.
 
     `ensemble` is completed with what was found: the members that have a weight, their seeds (added to
     `seed`), weights and epochs; given back (see `train_on_all_rows`) nothing is chosen.
@@ -546,16 +549,19 @@ def _train_members(
         raise ValueError("an Ensemble needs a recipe with its members: ensemble = { members = [...] }")
     seeds = ensemble.get("seeds") or [names[:i].count(name) for i, name in enumerate(names)]
     epochs = ensemble.get("epochs") or [None] * len(names)
-    runs = []
-    for i, (name, more, stop_after) in enumerate(zip(names, seeds, epochs, strict=True)):
-        own = state.with_suffix(f".{i}{state.suffix}") if state else None
-        own_options = {"seed": seed + more, "state": own, "stop_after": stop_after, "parts": ["valid"]}
-        if name in COUNT_MODELS:
-            own_options["epochs"] = None
-        run = train_member(name, **own_options, **options)
-        if run.interrupted:
-            return run.model, run.table, run.data, {}
-        runs.append(run)
+    if runs is None:
+        runs = []
+        for i, (name, more, stop_after) in enumerate(zip(names, seeds, epochs, strict=True)):
+            own = {"seed": seed + more, "stop_after": stop_after, "parts": ["valid"]}
+            own["state"] = state.with_suffix(f".{i}{state.suffix}") if state else None
+            if name in COUNT_MODELS:
+                own["epochs"] = None
+            run = train_member(name, **own, **options)
+            if run.interrupted:
+                return run.model, run.table, run.data, {}
+            runs.append(run)
+    elif [run.model.name for run in runs] != list(names):
+        raise ValueError(f"the members must be the recipe's: {', '.join(names)}")
     data, models = runs[0].data, [run.model for run in runs]
     if "weights" in ensemble:
         weights, table = ensemble["weights"], pd.DataFrame({"epoch": [1], "seconds": [0.0]})
@@ -657,19 +663,56 @@ def get_pretrained(dataset: SessionDataset, model: str, **options) -> Path:
 
 
 def result_of(run: Run) -> dict:
-    """What `--json` writes: how it was run, metrics, and one rank per query in file order."""
-    keys = ("dataset", "recipe", "split", "split_seed", "seed", "epochs", "mask_seen", "metrics")
-    table = run.table.round(6).to_dict("list")
+    """What `--json` writes: how it was run, metrics, and one rank per query in file order.
+
+    For the test part also what metrics alone do not tell, see `look_closer`.
+    """
+    keys = (
+        "dataset",
+        "recipe",
+        "recipe_values",
+        "split",
+        "split_seed",
+        "seed",
+        "epochs",
+        "mask_seen",
+        "metrics",
+    )
+    members = {"members": run.header["members"]} if "members" in run.header else {}
     return {
         "model": run.model.name,
         **{key: run.header[key] for key in keys},
+        **members,
         "queries": {part: len(values) for part, values in run.ranks.items()},
         "coverage": {part: float(np.mean(getattr(run.data, part).labels > 0)) for part in run.ranks},
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "train_seconds": float(run.table["seconds"].sum()),
         "hardware": device_name(run.model.device),
+        **(look_closer(run) if "test" in run.ranks else {}),
         "ranks": {part: values.tolist() for part, values in run.ranks.items()},
-        "table": table,
+        "table": run.table.round(6).to_dict("list"),
+    }
+
+
+def look_closer(run: Run, *, k: int = 20, seed: int = 0) -> dict:
+    """Of a run's test part: what its top k are like, its metrics without the order, and its speed.
+
+    catalogue_share: how much of the catalogue is recommended to anybody. popularity: the mean training count
+    of the recommended items over that of the targets. shuffled: the metrics with every session's items in a
+    random order, the last one included. queries_per_second: scores and top k.
+    """
+    sessions, popularity = run.data.test, run.data.popularity
+    given = {"mask_seen": run.header["mask_seen"]}
+    started = time.perf_counter()
+    items, _ = top_items(run.model, sessions, popularity, k=min(k, run.data.n_items), **given)
+    seconds = time.perf_counter() - started
+    order = np.lexsort((np.random.default_rng(seed).random(len(sessions.items)), sessions.row_of_item))
+    shuffled = replace(sessions, items=sessions.items[order])
+    return {
+        "catalogue_share": len(np.unique(items)) / run.data.n_items,
+        "popularity": float(popularity[items].mean() / popularity[sessions.labels].mean()),
+        "shuffled": summarize(rank_labels(run.model, shuffled, popularity, **given)),
+        "queries_per_second": len(sessions) / seconds,
     }
 
 

@@ -1,4 +1,4 @@
-"""Writes the five model notebooks and get_final_result.ipynb from one source, so that what they share is one text.
+"""Writes every notebook from one source, so that what the five models' share is one text.
 
     python notebooks/make_notebooks.py             # write them, without outputs
     python notebooks/make_notebooks.py --execute   # and run them from top to bottom, keeping the outputs
@@ -18,7 +18,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+from comparison_cells import COMPARISON, TUNING  # noqa: E402
 
 # --------------------------------------------------------------------------------------------------
 # What each model's notebook says for itself
@@ -469,6 +471,7 @@ def notebooks() -> dict[Path, object]:
     """Path -> notebook, for all that this file writes."""
     order = ("GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT")
     made = {HERE / f"{i}_{model}.ipynb": model_notebook(model) for i, model in enumerate(order)}
+    made |= {HERE / "5_comparison.ipynb": _notebook(COMPARISON), HERE / "6_tuning.ipynb": _notebook(TUNING)}
     return made | {ROOT / "get_final_result.ipynb": _notebook(FINAL)}
 
 

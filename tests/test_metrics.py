@@ -2,9 +2,11 @@
 
 import math
 
+import ir_measures
 import numpy as np
 import pytest
 import torch
+from ir_measures import RR, Success, nDCG
 
 from metrics import (
     check_finite,
@@ -166,3 +168,25 @@ def test_interval_repeats_with_its_seed():
     first = confidence_interval(values, users, seed=1)
     assert confidence_interval(values, users, seed=1) == first
     assert confidence_interval(values, users, seed=2) != first
+
+
+def test_somebody_elses_metrics_agree():
+    """ir-measures (trec_eval and others) on the same rankings; ties it treats in another way."""
+    generator = np.random.default_rng(4)
+    queries, n_items = 60, 40
+    scores = generator.permuted(np.tile(np.arange(n_items, dtype=np.float32), (queries, 1)), axis=1)
+    labels = generator.integers(1, n_items + 1, queries)
+    shown = np.concatenate([np.full((queries, 1), -np.inf, np.float32), scores], 1)
+    ranks = ranks_of_targets(torch.as_tensor(shown), torch.as_tensor(labels)).numpy()
+    qrels = [ir_measures.Qrel(str(q), str(label), 1) for q, label in enumerate(labels)]
+    run = [
+        ir_measures.ScoredDoc(str(q), str(item + 1), float(score))
+        for q, row in enumerate(scores)
+        for item, score in enumerate(row)
+    ]
+    for k in (5, 10, 20):
+        want = ir_measures.calc_aggregate([Success @ k, RR @ k, nDCG @ k], qrels, run)
+        assert hit_rate(ranks, k) == pytest.approx(want[Success @ k])
+        assert mean_reciprocal_rank(ranks, k) == pytest.approx(want[RR @ k])
+        assert ndcg(ranks, k) == pytest.approx(want[nDCG @ k])
+    assert 0.3 < hit_rate(ranks, 20) < 0.7

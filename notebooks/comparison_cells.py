@@ -1,0 +1,280 @@
+"""Cells of 5_comparison.ipynb and 6_tuning.ipynb: texts that alternate, Markdown and code."""
+
+COMPARISON = [
+    """# Which model recommends best?
+
+Every baseline, the six neural models and their ensemble on Amazon Beauty and Cellphones, evaluated honestly; how
+sure the differences are; and why the report's table said otherwise.
+
+The numbers come from saved runs (`results/runs/*.json`, one file a run, written by `make comparison`: settings,
+metrics, one rank per query), so opening this takes a minute. A run that is missing, or whose recipe has changed
+since, is done now, which takes about two minutes each on one core.""",
+    """%matplotlib inline
+import sys
+
+import numpy as np
+import pandas as pd
+from IPython.display import display
+
+sys.path.insert(0, "..")""",
+    "The collection's own modules:",
+    """import compare
+import plots
+import report
+from checkpoint import load_checkpoint
+from metrics import confidence_interval, hit_rate
+from models import COUNT_MODELS, MODELS, NEURAL_MODELS
+from process_data import REPORT_PRESET, leak_rate, leaked_rows, load_datasets, prepare
+from train import find_pretrained, load_recipe""",
+    "## Parameters",
+    """DATASETS = ["Amazon_Beauty", "Amazon_Cell"]  # the report's protocol is run on the first
+SPLIT_SEEDS = [0, 1]
+SEEDS = [0, 1, 2]
+EPOCHS = None  # for runs that are missing; None: the recipe's""",
+    "## Data and runs",
+    """datasets = {dataset.short_name: dataset for dataset in load_datasets(DATASETS)}
+first = next(iter(datasets))
+for name, dataset in datasets.items():
+    plans = list(compare.honest_plans(name, split_seeds=SPLIT_SEEDS, seeds=SEEDS, epochs=EPOCHS))
+    plans += compare.report_plans(name, epochs=EPOCHS) if name == first else []
+    compare.run_missing(dataset, plans)
+runs = compare.load_results()
+runs = runs[runs["dataset"].isin(datasets) & runs["split_seed"].isin(SPLIT_SEEDS) & runs["seed"].isin(SEEDS)]
+honest = runs[(runs["split"] == "user") & (runs["protocol"] == "best")]
+reported = runs[(runs["dataset"] == first) & runs["protocol"].str.startswith("report-")]
+print(f"{len(honest)} honest runs, {len(reported)} runs of the report's protocol")""",
+    """## 1. The report's table, under its own protocol
+
+Rows split at random, the report's hyperparameters, NARM and SR-GNN trained on single labels, the others on shifted
+sequences (one seed, the epoch with the best validation MRR@20; the report printed its last epoch).""",
+    """trained_on = {model: load_recipe("report", model, first)["data"]["dataset"] for model in compare.REPORTED}
+by_row = reported[reported["split"] == "row"].set_index(["model", "protocol"])
+ours = pd.DataFrame({m: by_row.loc[(m, f"report-{rows}"), ["MRR@20", "HR@20", "accuracy"]]
+                     for m, rows in trained_on.items()}).T.astype(float)
+last = {m: epochs[max(epochs)] for m, epochs in report.PRINTED_EPOCHS.items()}
+last["GRU4REC"] = report.GRU4REC_TRIALS[0.01, 256, 0.0]
+theirs = pd.DataFrame(last, index=["MRR@20", "HR@20", "accuracy"]).T
+pd.concat({"report": theirs, "ours": ours.round(3)}, axis=1).loc[list(compare.REPORTED)]""",
+    """The numbers come back: GRU4REC and GRUwATT seem to find every second next item, the others every seventh.
+
+## 2. Why it is wrong
+
+A user's rows are prefixes of one another: `[a]->b`, `[a, b]->c`, `[a, b, c]->d`. Split at random, `[a, b]->c` is
+validated while `[a, b, c]->d` is trained, and trained on shifted sequences that row contains the pair
+`a, b -> c` word for word.""",
+    """data = prepare(datasets[first], split="row", **REPORT_PRESET)
+leaked = leaked_rows(data.train, data.valid)
+print("leak rate (same user, any user):", tuple(round(rate, 3) for rate in leak_rate(data.train, data.valid)))
+plots.plot_leak(leaked, data.valid.lengths);""",
+    "HR@20 of each model on the leaked validation rows and on the others:",
+    """parts = {f"{m}, {protocol.removeprefix('report-')}": {
+             "trained word for word": hit_rate(row["ranks"][leaked], 20),
+             "not trained": hit_rate(row["ranks"][~leaked], 20)}
+         for (m, protocol), row in by_row.iterrows()}
+parts = pd.DataFrame(parts).T
+display(parts.round(3))
+plots.plot_pairs(parts, xlabel="HR@20, row split");""",
+    """What a model has been shown it repeats: on leaked rows those trained on shifted sequences are close to perfect. On
+the other rows nothing is left of their lead. Single labels leak nothing, which is all that made NARM and SR-GNN look
+bad.
+
+So what does training on shifted sequences do, apart from the leak? The same models on both kinds of rows, split by
+row and by user:""",
+    """grid = reported.assign(rows=reported["protocol"].str.removeprefix("report-"))
+grid = grid.pivot_table(index="model", columns=["rows", "split"], values="HR@20").loc[list(compare.REPORTED)]
+flat = grid.drop(columns="causal", errors="ignore")
+flat.columns = [f"{rows}, split by {split}" for rows, split in flat.columns]
+display(grid.round(3))
+plots.plot_pairs(flat, xlabel="HR@20");""",
+    """By user nothing leaks, and the difference that remains between the two kinds of rows is the true worth of the
+augmentation: more steps to learn from.
+
+The report's own two models see the future in training (their attention asks with the last state, their graph holds
+the edge to the target). The same with `causal=True`, where each step sees only what came before:""",
+    """seeing = grid.loc[["GRUwATT", "GGNNwATT"], ["TrainDataset", "causal"]]
+seeing.columns = [f"{'each step its own' if rows == 'causal' else 'sees the future'}, split by {split}"
+                  for rows, split in seeing.columns]
+display(seeing.round(3))
+plots.plot_pairs(seeing, xlabel="HR@20");""",
+    """## 3. The honest table
+
+Test part of a user split, recipe `best`, full catalogue, seen items left out, ties against the model: mean ±
+standard deviation over the seeds, one table a dataset and split seed. Models that only count have no seed.""",
+    """names = ["HR@5", "HR@10", "HR@20", "MRR@5", "MRR@10", "MRR@20", "NDCG@20", "accuracy"]
+order = [model for model in MODELS if model in set(honest["model"])]
+for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
+    mean, spread = (getattr(part.groupby("model")[names], f)().loc[order] for f in ("mean", "std"))
+    text = mean.map("{:.4f}".format) + spread.map(lambda s: "" if np.isnan(s) else f" ± {s:.4f}")
+    display(text.style.set_caption(f"{name}, split seed {split_seed}").highlight_max(
+        axis=0, props="font-weight: bold", subset=[]))""",
+    "What they cost (one thread; parameters learned by gradient, seconds of training, queries a second):",
+    """cost = honest.groupby(["dataset", "model"])[["parameters", "train_seconds", "queries_per_second"]].mean()
+cost.round(0).astype(int).unstack(0).loc[order]""",
+    """How sure is the order? Paired bootstrap over the test part's users: the best model less each other, the mean over
+the seeds; an interval that excludes 0 is a difference that other users would most likely show too.""",
+    """def worth(ranks, metric):
+    return np.where(ranks <= 20, 1 if metric == "HR@20" else 1 / ranks, 0)
+
+def per_query(part, metric):
+    return part.groupby("model")["ranks"].apply(lambda r: np.mean([worth(x, metric) for x in r], axis=0))
+
+tests = {}
+for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
+    test = prepare(datasets[name], split_seed=split_seed).test
+    for metric in ("HR@20", "MRR@20"):
+        values = per_query(part, metric)
+        best = max(values.index, key=lambda m: values[m].mean())
+        for m in values.index.drop(best):
+            low, high = confidence_interval(values[best] - values[m], test.users)
+            tests[name, split_seed, metric, f"{best} less ...", m] = f"{low:+.4f} .. {high:+.4f}"
+pd.Series(tests).unstack(-1)[[m for m in order if m in {key[-1] for key in tests}]].fillna("").T""",
+    "## 4. Pictures\n\nFor split seed 0, the mean over the seeds. HR@K and MRR@K:",
+    """shown = {name: part for name, part in honest[honest["split_seed"] == SPLIT_SEEDS[0]].groupby("dataset")}
+prepared = {name: prepare(dataset, split_seed=SPLIT_SEEDS[0]) for name, dataset in datasets.items()}
+
+def ranks_of(name):
+    part = shown[name]
+    return {m: list(part[part["model"] == m]["ranks"]) for m in order if m != "Popularity"}
+
+def show(figure):
+    display(figure)
+    plots.plt.close(figure)
+
+for name in datasets:
+    show(plots.plot_at_k(ranks_of(name), title=name))""",
+    "By session length:",
+    """for name, data in prepared.items():
+    lengths = data.test.lengths.clip(1, 5)
+    show(plots.plot_by_group(ranks_of(name), lengths - 1, ["1", "2", "3", "4", "5"], xlabel="items in the session",
+                             title=name))""",
+    """By how popular the target is: the head is the most popular items that make up a third of the training data, the
+tail the rarest that make up a third; unseen targets are misses for everybody.""",
+    """kinds = ["unseen", "tail", "middle", "head"]
+for name, data in prepared.items():
+    order_of = np.argsort(data.popularity, kind="stable")
+    share = np.empty(len(order_of))
+    share[order_of] = data.popularity[order_of].cumsum() / data.popularity.sum()
+    seen = data.popularity[data.test.labels] > 0
+    groups = np.where(seen, 1 + np.digitize(share[data.test.labels], [1 / 3, 2 / 3]), 0)
+    show(plots.plot_by_group(ranks_of(name), groups, kinds, xlabel="target", title=name))""",
+    "How much of the catalogue is recommended to anybody, and how popular that is:",
+    """for name, part in shown.items():
+    means = part.groupby("model")[["popularity", "catalogue_share"]].mean().loc[order]
+    figure = plots.plot_named_points({m: tuple(row) for m, row in means.drop("Popularity").iterrows()},
+                                     xlabel="training count of the recommended items over the targets'",
+                                     ylabel="share of the items in any top 20")
+    figure.suptitle(name)
+    show(figure)""",
+    "Learning curves of all neural models:",
+    """for name, part in shown.items():
+    tables = {m: list(part[part["model"] == m]["table"]) for m in NEURAL_MODELS}
+    show(plots.plot_learning_curves(tables, title=name))""",
+    """Does the order of the items matter? The same models on the same test sessions, their items shuffled (sessions of
+one item stay as they are):""",
+    """for name, part in shown.items():
+    both = pd.DataFrame({"in order": part.groupby("model")["MRR@20"].mean(),
+                         "shuffled": part.groupby("model")["shuffled"].agg(
+                             lambda s: np.mean([m["MRR@20"] for m in s]))}).loc[order]
+    figure = plots.plot_pairs(both, xlabel="MRR@20")
+    figure.suptitle(name, x=0.1)
+    show(figure)""",
+    "What the embedding has learned: the items of the committed GRU4REC, their first two principal components.",
+    """for name, dataset in datasets.items():
+    path = find_pretrained(dataset, "GRU4REC")
+    if path is None:
+        print(f"{name}: no GRU4REC trained on all rows yet; make results trains it")
+        continue
+    checkpoint = load_checkpoint(path)
+    vectors = checkpoint.model.item_matrix()[1:].detach()
+    centred = vectors - vectors.mean(0)
+    places = centred @ np.linalg.svd(centred.numpy(), full_matrices=False)[2][:2].T
+    show(plots.plot_map(places.numpy(), checkpoint.popularity[1:], title=name))""",
+    """## 5. What to take home
+
+1. Split by user: with prefix rows split at random, half of the report's hits are rows that it had trained.
+2. The loss matters more than the architecture: with cosine scores, full softmax and dropout all six neural models
+   reach about the same.
+3. Counting which item followed which is hard to beat, fast, and needs no training; tune it before claiming more.
+4. Averaging models that err differently gains more than any one architecture does.
+5. Differences of one or two thousandths are within what another seed or other users would change.""",
+]
+
+TUNING = [
+    """# How the hyperparameters were chosen
+
+One Optuna study per model and dataset, the same number of trials for each, neural or counting: the point that
+reaches the best MRR@20 on the validation part of the user split becomes the recipe `best` (`python tune.py --write`).
+The test part is never scored.
+
+Studies are journals in `results/tuning/`; one that is complete is only read here, which takes seconds. A trial of a
+neural model takes about a minute on one core.""",
+    """%matplotlib inline
+import sys
+
+import optuna
+import pandas as pd
+from IPython.display import display
+
+sys.path.insert(0, "..")""",
+    "The collection's own modules:",
+    """import plots
+import tune
+from models import NEURAL_MODELS
+from process_data import load_datasets
+from train import load_recipe""",
+    "## Parameters",
+    """DATASETS = ["Amazon_Beauty", "Amazon_Cell"]
+MODELS = list(tune.SPACES)
+TRIALS = tune.TRIALS  # finished trials that each study shall have
+EPOCHS = tune.EPOCHS  # of a neural model's trial""",
+    """## The search
+
+What is drawn, and from where (low, high, or the choices):""",
+    """pd.DataFrame({model: tune.SPACES[model] for model in MODELS}).fillna("").T""",
+    """A neural trial trains for a few epochs of a one-cycle schedule. Successive halving (Li et al. 2018) stops two thirds
+of the trials after the third epoch, two thirds of the others after the ninth. Trials that are missing are run now:""",
+    """datasets = {dataset.short_name: dataset for dataset in load_datasets(DATASETS)}
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+studies = {(name, model): tune.tune(dataset, model, trials=TRIALS, epochs=EPOCHS)
+           for name, dataset in datasets.items() for model in MODELS}
+counts = tune.table_of_studies()
+counts[counts["dataset"].isin(datasets)].set_index(["dataset", "model"]).round(4)""",
+    "## What came out\n\nThe best so far, trial by trial; pruned trials count as trials:",
+    """def values(study):
+    complete = optuna.trial.TrialState.COMPLETE
+    return [t.value if t.state == complete else float("nan") for t in tune.finished(study)]
+
+for name in datasets:
+    figure = plots.plot_studies({m: values(studies[name, m]) for m in MODELS}, title=name)
+    display(figure)
+    plots.plt.close(figure)""",
+    """What mattered: the share of the differences between completed trials that each hyperparameter explains (PED-ANOVA,
+Watanabe et al. 2023; the shares of a model add up to 1).""",
+    """evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+for name in datasets:
+    shares = {m: optuna.importance.get_param_importances(studies[name, m], evaluator=evaluator)
+              for m in MODELS if len(tune.SPACES[m]) > 1 and len(set(values(studies[name, m]))) > 3}
+    table = pd.DataFrame(shares).T
+    if len(table):
+        table.columns = [key.split(".")[1] for key in table.columns]
+        figure = plots.plot_importance(table, title=name)
+        display(figure)
+        plots.plt.close(figure)""",
+    "The neural models' completed trials against what all of them have in common:",
+    """common = [key for key in tune.NEURAL_SPACE]
+for name in datasets:
+    trials = {}
+    for m in (m for m in MODELS if m in NEURAL_MODELS):
+        done = [t for t in tune.finished(studies[name, m]) if t.state == optuna.trial.TrialState.COMPLETE]
+        trials[m] = pd.DataFrame([t.params | {"value": t.value} for t in done])
+    figure = plots.plot_slices(trials, common, log=["fit.lr", "fit.weight_decay"])
+    figure.suptitle(name, x=0.05)
+    display(figure)
+    plots.plt.close(figure)""",
+    "## The recipes\n\nWhat `--recipe best` reads now:",
+    """for name in datasets:
+    recipes = {m: load_recipe("best", m, name) for m in MODELS}
+    drawn = {m: {key: recipes[m][key.split(".")[0]].get(key.split(".")[1], "default") for key in tune.SPACES[m]}
+             for m in MODELS}
+    display(pd.DataFrame(drawn).fillna("").T.style.set_caption(name).format(precision=4))""",
+]

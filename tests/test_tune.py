@@ -1,0 +1,125 @@
+"""Tuning: declared spaces, pruning, resuming, never the test part, and recipes written where they belong."""
+
+import tomllib
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+import tune
+from models import COUNT_MODELS, MODELS, NEURAL_MODELS, build_model
+from process_data import ROOT, load_dataset
+from train import TrainingError, load_recipe
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_dataset(ROOT / "dataset" / "Demo")
+
+
+def test_every_model_with_something_to_choose_has_a_space():
+    assert set(tune.SPACES) == set(MODELS) - {"Popularity", "Ensemble"}
+    # What all neural models share is searched in the same ranges for each of them.
+    for model in NEURAL_MODELS:
+        assert tune.SPACES[model].items() >= tune.NEURAL_SPACE.items()
+    assert not any(key.startswith("fit") for m in COUNT_MODELS if m != "Popularity" for key in tune.SPACES[m])
+
+
+@pytest.mark.parametrize("model", tune.SPACES)
+def test_every_point_of_a_space_is_a_model(model):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(20):
+        changes = tune.draw(study.ask(), tune.SPACES[model])
+        build_model(model, n_items=9, **load_recipe("best", model, "beauty")["model"] | changes["model"])
+        assert set(changes["fit"]) <= {"lr", "weight_decay"} and not changes["data"]
+
+
+def test_a_study_starts_from_the_recipe_prunes_and_goes_on_where_it_stopped(demo, tmp_path):
+    study = tune.tune(demo, "GRU4REC", trials=3, epochs=4, folder=tmp_path, progress=False)
+    assert len(tune.finished(study)) == 3
+    recipe = load_recipe("best", "GRU4REC", "demo")
+    assert study.trials[0].params["fit.lr"] == recipe["fit"]["lr"]
+    assert study.trials[0].params["model.scale"] == recipe["model"]["scale"]
+    first = [trial.params for trial in study.trials]
+    more = tune.tune(demo, "GRU4REC", trials=6, epochs=4, folder=tmp_path, progress=False)
+    assert [trial.params for trial in more.trials[:3]] == first
+    assert len(more.trials) == 6
+    again = tune.tune(demo, "GRU4REC", trials=6, epochs=4, folder=tmp_path, progress=False)
+    assert len(again.trials) == 6
+    states = [trial.state for trial in more.trials]
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+    pruned = next(t for t in more.trials if t.state == TrialState.PRUNED)
+    assert max(pruned.intermediate_values) == tune.FIRST_RUNG  # stopped after the first rung, not at the end
+    table = tune.table_of_studies(tmp_path)
+    assert table.loc[0, ["dataset", "model"]].tolist() == ["demo", "GRU4REC"]
+    assert table.loc[0, "completed"] == states.count(TrialState.COMPLETE)
+    assert table.loc[0, "pruned"] == states.count(TrialState.PRUNED)
+    assert table.loc[0, "best MRR@20"] == max(t.value for t in more.trials if t.state == TrialState.COMPLETE)
+
+
+def test_the_test_part_is_never_scored(demo, tmp_path, monkeypatch):
+    asked = []
+
+    def watch(dataset, model, **options):
+        asked.append(options["parts"])
+        return train_model(dataset, model, **options)
+
+    train_model = tune.train_model
+    monkeypatch.setattr(tune, "train_model", watch)
+    study = tune.tune(demo, "STAN", trials=2, folder=tmp_path, progress=False)
+    assert asked == [["valid"]] * 2
+    assert study.best_trial.user_attrs["HR@20"] > study.best_value
+
+
+def test_a_killed_trial_does_not_count_and_a_diverged_one_is_the_worst(demo, tmp_path, monkeypatch):
+    study = tune.open_study("demo", "SKNN", tmp_path)
+    study.ask()  # whoever asked is gone
+    tune.tune(demo, "SKNN", trials=1, folder=tmp_path, progress=False)
+    study = tune.open_study("demo", "SKNN", tmp_path)
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+    def diverge(*_, **__):
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr(tune, "train_model", diverge)
+    study = tune.tune(demo, "SKNN", trials=2, folder=tmp_path, progress=False)
+    assert study.trials[-1].value == 0
+
+
+def test_the_best_points_become_recipes_and_nothing_else_changes(demo, tmp_path):
+    file = tmp_path / "recipes.toml"
+    before = (ROOT / "recipes.toml").read_text(encoding="utf-8")
+    file.write_text(before, encoding="utf-8")
+    study = tune.tune(demo, "STAN", trials=3, folder=tmp_path, progress=False)
+    tune.tune(demo, "SKNN", trials=1, folder=tmp_path, progress=False)
+    assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == ["STAN"]  # SKNN is unfinished
+    found = load_recipe("best", "STAN", "demo", file=file)["model"]
+    assert found == pytest.approx({k.split(".")[1]: v for k, v in study.best_params.items()}, rel=5e-3)
+    old, new = tomllib.loads(before), tomllib.loads(file.read_text(encoding="utf-8"))
+    new["best"].pop("demo")
+    assert new == old
+    comments = [line for line in before.splitlines() if line.startswith("#")]
+    assert [
+        line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    ] == comments
+
+
+def test_command_line(tmp_path, capsys):
+    command = ["--dataset", "Demo", "--folder", str(tmp_path), "--model", "SKNN", "--trials", "1"]
+    assert tune.main(command) == 0
+    assert "demo" in capsys.readouterr().out
+    assert tune.main(["--dataset", "Nowhere", "--folder", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("tune.py: ")
+
+
+STUDIES = sorted((ROOT / "results" / "tuning").glob("*.journal"))
+
+
+@pytest.mark.skipif(not STUDIES, reason="no study is committed")
+def test_committed_studies_can_be_read():
+    table = tune.table_of_studies()
+    assert isinstance(table, pd.DataFrame) and len(table) == len(STUDIES)
+    assert (table["best MRR@20"] > 0.03).all()
