@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from metrics import confidence_interval
 
@@ -291,7 +292,7 @@ def plot_at_k(ranks: Mapping[str, Sequence[np.ndarray]], *, title: str = "", mos
             values = (counts * worth).cumsum()
             axis.plot(k, values, color=colour, lw=1.3)
             ends.append((most, values[-1], f" {name}", colour))
-        axis.set(xlabel="K", ylabel=f"{metric}@K", xlim=(1, most))
+        axis.set(xlabel="K", ylabel=f"{metric}@K", xlim=(1, most), xticks=[1, *range(5, most + 1, 5)])
         _label_line_ends(axis, ends)
     figure.suptitle(title)
     return figure
@@ -416,6 +417,8 @@ def plot_slices(
         axis.set(xlabel=parameter)
         if parameter in log:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=4))
     axes[0, 0].set_ylabel("share of the study's best MRR@20")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)

@@ -90,19 +90,17 @@ def draw(trial: optuna.Trial, space: Space) -> dict[str, dict]:
 
 def open_study(dataset: str, model: str, folder: Path = STUDIES) -> optuna.Study:
     """The study of a model on a dataset (its short name), new or as the journal has it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{dataset}_{model}.journal"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = path.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / f"{dataset}_{model}.journal"))),
-            study_name=f"{dataset}_{model}",
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=FIRST_RUNG, reduction_factor=REDUCTION
-            ),
-        )
-    return study
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=REDUCTION)
+        given = {"storage": storage, "study_name": path.stem, "pruner": pruner}
+        if known:
+            return optuna.load_study(**given)  # which writes nothing
+        return optuna.create_study(direction="maximize", **given)
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -105,8 +105,9 @@ order = [model for model in MODELS if model in set(honest["model"])]
 for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     mean, spread = (getattr(part.groupby("model")[names], f)().loc[order] for f in ("mean", "std"))
     text = mean.map("{:.4f}".format) + spread.map(lambda s: "" if np.isnan(s) else f" ± {s:.4f}")
-    display(text.style.set_caption(f"{name}, split seed {split_seed}").highlight_max(
-        axis=0, props="font-weight: bold", subset=[]))""",
+    bold = mean.eq(mean.max()).map(lambda best: "font-weight: bold" if best else "")
+    caption = f"{name}, test part, split seed {split_seed}, seeds {SEEDS}"
+    display(text.style.set_caption(caption).apply(lambda _, bold=bold: bold, axis=None))""",
     "What they cost (one thread; parameters learned by gradient, seconds of training, queries a second):",
     """cost = honest.groupby(["dataset", "model"])[["parameters", "train_seconds", "queries_per_second"]].mean()
 cost.round(0).astype(int).unstack(0).loc[order]""",
@@ -126,7 +127,7 @@ for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
         best = max(values.index, key=lambda m: values[m].mean())
         for m in values.index.drop(best):
             low, high = confidence_interval(values[best] - values[m], test.users)
-            tests[name, split_seed, metric, f"{best} less ...", m] = f"{low:+.4f} .. {high:+.4f}"
+            tests[name, split_seed, f"{metric}: {best} less", m] = f"{low:+.4f} .. {high:+.4f}"
 pd.Series(tests).unstack(-1)[[m for m in order if m in {key[-1] for key in tests}]].fillna("").T""",
     "## 4. Pictures\n\nFor split seed 0, the mean over the seeds. HR@K and MRR@K:",
     """shown = {name: part for name, part in honest[honest["split_seed"] == SPLIT_SEEDS[0]].groupby("dataset")}
@@ -261,13 +262,12 @@ for name in datasets:
         display(figure)
         plots.plt.close(figure)""",
     "The neural models' completed trials against what all of them have in common:",
-    """common = [key for key in tune.NEURAL_SPACE]
-for name in datasets:
+    """for name in datasets:
     trials = {}
     for m in (m for m in MODELS if m in NEURAL_MODELS):
         done = [t for t in tune.finished(studies[name, m]) if t.state == optuna.trial.TrialState.COMPLETE]
         trials[m] = pd.DataFrame([t.params | {"value": t.value} for t in done])
-    figure = plots.plot_slices(trials, common, log=["fit.lr", "fit.weight_decay"])
+    figure = plots.plot_slices(trials, list(tune.NEURAL_SPACE), log=["fit.lr", "fit.weight_decay"])
     figure.suptitle(name, x=0.05)
     display(figure)
     plots.plt.close(figure)""",
@@ -276,5 +276,6 @@ for name in datasets:
     recipes = {m: load_recipe("best", m, name) for m in MODELS}
     drawn = {m: {key: recipes[m][key.split(".")[0]].get(key.split(".")[1], "default") for key in tune.SPACES[m]}
              for m in MODELS}
-    display(pd.DataFrame(drawn).fillna("").T.style.set_caption(name).format(precision=4))""",
+    table = pd.DataFrame(drawn).T.astype(object)
+    display(table.where(table.notna(), "").style.set_caption(name).format(precision=4))""",
 ]

@@ -1,0 +1,194 @@
+"""What can go wrong from outside: kills, a full disk, two writers; and the same bits from two processes."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import papermill
+import pytest
+import torch
+
+from checkpoint import load_checkpoint, read_tensors
+from process_data import ROOT, Sessions
+from recommend import recommend
+
+COMMAND = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "30", "--resume"]
+# A save that says when it begins and ends, and takes its time in between, half of the file written.
+SLOW_SAVES = """
+import os, sys, time
+import checkpoint
+from train import main
+log = open({log!r}, "a", buffering=1)
+whole = checkpoint.save_file
+def save_slowly(tensors, path, metadata):
+    log.write(f"begin {{time.time()}}\\n")
+    whole(tensors, path, metadata=metadata)
+    size = os.path.getsize(path)
+    os.truncate(path, size // 2)
+    time.sleep({seconds})
+    whole(tensors, path, metadata=metadata)
+    log.write(f"end {{time.time()}}\\n")
+checkpoint.save_file = save_slowly
+log.write(f"start {{time.time()}}\\n")
+sys.exit(main({arguments!r}))
+"""
+
+
+def start(program, **options):
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **(pipes | options))
+
+
+def weights(path):
+    return load_checkpoint(path).model.state_dict()
+
+
+def assert_same_bits(a, b):
+    assert a.keys() == b.keys()
+    assert all(a[key].equal(b[key]) for key in a), "other weights"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_twenty_kills_lose_nothing(tmp_path):
+    """SIGKILL at 20 moments of a run, five or more inside a save; then it ends as if nothing had been."""
+    output, log = tmp_path / "x.safetensors", tmp_path / "log"
+    state = output.with_suffix(".state.safetensors")
+    arguments = [*COMMAND, "--output", str(output)]
+    whole = start(SLOW_SAVES.format(log=os.devnull, seconds=0, arguments=[*COMMAND, "--output", str(output)]))
+    assert whole.wait(300) == 0
+    want = weights(output)
+    previous = output.read_bytes()
+
+    generator = random.Random(3)
+    program = SLOW_SAVES.format(log=str(log), seconds=0.15, arguments=arguments)
+    inside = 0
+    for _ in range(20):
+        log.write_text("")
+        run = start(program)
+        while "start" not in log.read_text():
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.01)
+        # Long enough for a few epochs, too short for all that are left.
+        time.sleep(generator.uniform(0.05, 1.2))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        events = [line.split()[0] for line in log.read_text().splitlines()]
+        inside += events[-1] == "begin"
+        assert output.read_bytes() == previous  # the file that was there is untouched
+        if state.exists():
+            tensors, header = read_tensors(state)
+            assert header["rows"] and any(key.startswith("optimizer.") for key in tensors)
+    assert inside >= 5, f"only {inside} kills hit a save"
+    assert state.exists()
+    last = start(program)
+    assert last.wait(300) == 0, last.stderr.read()
+    assert_same_bits(weights(output), want)
+    assert not state.exists()
+
+
+def test_a_disk_that_fills_up_is_said_and_loses_nothing(tmp_path):
+    """The operating system refuses what goes beyond a size, as a full disk would."""
+    output = tmp_path / "x.safetensors"
+    arguments = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "1", "--output", str(output)]
+    program = f"from train import main; import sys; sys.exit(main({arguments!r}))"
+    whole = start(program)
+    assert whole.wait(120) == 0
+    before = output.read_bytes()
+
+    def small_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    run = start(program, preexec_fn=small_disk)
+    assert run.wait(120) == 1
+    error = run.stderr.read().splitlines()[-1]
+    assert error.startswith("train.py: ") and str(output.parent) in error, error
+    assert output.read_bytes() == before
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def test_of_two_runs_that_save_to_one_file_the_last_wins(tmp_path):
+    output = tmp_path / "x.safetensors"
+    runs = []
+    for seed in (0, 1):
+        arguments = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "1", "--seed", str(seed)]
+        arguments += ["--output", str(output)]
+        runs.append(start(f"from train import main; import sys; sys.exit(main({arguments!r}))"))
+    assert [run.wait(120) for run in runs] == [0, 0]
+    assert load_checkpoint(output).header["seed"] in (0, 1)
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("model", ["NARM", "SRGNN"])
+def test_two_processes_train_the_same_bits(model, tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for file in files:
+        arguments = ["--dataset", "Demo", "--model", model, "--epochs", "2", "--output", str(file)]
+        run = start(f"from train import main; import sys; sys.exit(main({arguments!r}))")
+        assert run.wait(120) == 0
+    assert_same_bits(*map(weights, files))
+
+
+def test_the_final_notebook_writes_the_same_bytes_twice(project_copy):
+    written = []
+    for _ in range(2):
+        papermill.execute_notebook(
+            project_copy / "get_final_result.ipynb",
+            None,
+            parameters={"DATASETS": ["Demo"], "EPOCHS": 1},
+            cwd=project_copy,
+            progress_bar=False,
+        )
+        written.append((project_copy / "results" / "test_result_demo.csv").read_bytes())
+    assert written[0] == written[1] and written[0].count(b"\n") == 601
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_million_sessions_in_one_call(real_data):
+    """Over Beauty's catalogue; the memory that this takes beyond the answer itself is bounded."""
+    program = """
+import json, resource
+import numpy as np
+from checkpoint import load_checkpoint
+from process_data import Sessions
+from recommend import recommend
+saved = load_checkpoint("pretrained_model/Beauty/GRU4REC.safetensors")
+generator = np.random.default_rng(0)
+lengths = generator.integers(1, 6, 1_000_000)
+items = saved.vocabulary.item_ids[generator.integers(0, len(saved.vocabulary), lengths.sum())]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = recommend(saved, Sessions(items, np.r_[0, lengths.cumsum()]), k=20, progress=True)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([found.items.shape, found.items.nbytes + found.scores.nbytes, (after - before) * 1024]))
+"""
+    run = start(program, stdout=subprocess.PIPE)
+    out, error = run.communicate(timeout=800)
+    assert run.returncode == 0, error
+    shape, answer, taken = json.loads(out)
+    assert shape == [1_000_000, 20]
+    assert taken < 2 * answer + 500 * 2**20
+    assert "Recommending: 100%" in error
+
+
+def test_shuffled_rows_get_the_same_answers():
+    """What one session is recommended depends on no other in the call."""
+    saved = ROOT / "pretrained_model" / "Beauty" / "GRU4REC.safetensors"
+    vocabulary = load_checkpoint(saved).vocabulary
+    generator = np.random.default_rng(1)
+    lists = [
+        vocabulary.decode(generator.integers(1, len(vocabulary), generator.integers(1, 6))).tolist()
+        for _ in range(50)
+    ]
+    order = generator.permutation(50)
+    whole = recommend(saved, Sessions.from_lists(lists))
+    mixed = recommend(saved, Sessions.from_lists([lists[i] for i in order]))
+    assert np.array_equal(whole.items[order], mixed.items)
+    assert torch.allclose(torch.tensor(whole.scores[order]), torch.tensor(mixed.scores), atol=1e-4)
