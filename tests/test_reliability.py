@@ -18,7 +18,8 @@ from checkpoint import load_checkpoint, read_tensors
 from process_data import ROOT, Sessions
 from recommend import recommend
 
-COMMAND = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "30", "--resume"]
+COMMAND = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "40", "--resume"]
+PAUSE = 0.15  # seconds
 # A save that says when it begins and ends, and takes its time in between, half of the file written.
 SLOW_SAVES = """
 import os, sys, time
@@ -67,16 +68,17 @@ def test_twenty_kills_lose_nothing(tmp_path):
     previous = output.read_bytes()
 
     generator = random.Random(3)
-    program = SLOW_SAVES.format(log=str(log), seconds=0.15, arguments=arguments)
+    program = SLOW_SAVES.format(log=str(log), seconds=PAUSE, arguments=arguments)
     inside = 0
     for _ in range(20):
         log.write_text("")
         run = start(program)
-        while "start" not in log.read_text():
+        # Before the first save, or around one of the next two: a save takes as long as this waits on average.
+        saves = generator.randrange(3)
+        while log.read_text().count("begin" if saves else "start") < max(saves, 1):
             assert run.poll() is None, run.stderr.read()
-            time.sleep(0.01)
-        # Long enough for a few epochs, too short for all that are left.
-        time.sleep(generator.uniform(0.05, 1.2))
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0, 2 * PAUSE))
         run.send_signal(signal.SIGKILL)
         run.wait()
         events = [line.split()[0] for line in log.read_text().splitlines()]
