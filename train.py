@@ -542,7 +542,9 @@ def _train_members(
     """Train what a recipe's `ensemble` names (or take these runs), choose weights on validation, combine.
 
     `ensemble` is completed with what was found: the members that have a weight, their seeds (added to
-    `seed`), weights and epochs; given back (see `train_on_all_rows`) nothing is chosen.
+    `seed`), weights and epochs; given back
+    (see `train_on_all_rows`) nothing is chosen. Where there is no validation part all weigh the same. A
+    member that cannot take so many items is left out.
     """
     names = ensemble.get("members")
     if not names:
@@ -552,6 +554,11 @@ def _train_members(
     if runs is None:
         runs = []
         for i, (name, more, stop_after) in enumerate(zip(names, seeds, epochs, strict=True)):
+            if name in COUNT_MODELS and runs and runs[0].data.n_items > MODELS[name].most_items:
+                print(
+                    f"The ensemble goes without {name}, which takes {MODELS[name].most_items:,} items at most"
+                )
+                continue
             own = {"seed": seed + more, "stop_after": stop_after, "parts": ["valid"]}
             own["state"] = state.with_suffix(f".{i}{state.suffix}") if state else None
             if name in COUNT_MODELS:
@@ -563,26 +570,25 @@ def _train_members(
     elif [run.model.name for run in runs] != list(names):
         raise ValueError(f"the members must be the recipe's: {', '.join(names)}")
     data, models = runs[0].data, [run.model for run in runs]
-    if "weights" in ensemble:
-        weights, table = ensemble["weights"], pd.DataFrame({"epoch": [1], "seconds": [0.0]})
+    if "weights" in ensemble or not len(data.valid):
+        weights = ensemble.get("weights") or [1 / len(runs)] * len(runs)
+        table = pd.DataFrame({"epoch": [1], "seconds": [0.0]})
     else:
-        if not len(data.valid):
-            raise ValueError("an Ensemble's weights need a validation part, or a recipe that has them")
         mask_seen = not data.repeats
         weights, table = choose_weights(models, data.valid, data.popularity, mask_seen=mask_seen)
     table.loc[0, "seconds"] += sum(run.table["seconds"].sum() for run in runs)
     table.attrs["interrupted"] = False
-    found = list(zip(runs, seeds, weights, strict=True))
+    found = list(zip(runs, weights, strict=True))
     members = [
-        {"model": run.model.name, "seed": seed + more, "weight": weight, "metrics": run.metrics}
-        for run, more, weight in found
+        {"model": run.model.name, "seed": run.header["seed"], "weight": weight, "metrics": run.metrics}
+        for run, weight in found
     ]
-    used = [(run, more, weight) for run, more, weight in found if weight]
+    used = [(run, weight) for run, weight in found if weight]
     ensemble |= {
-        "members": [run.model.name for run, _, _ in used],
-        "seeds": [more for _, more, _ in used],
-        "epochs": [run.header["epochs"] for run, _, _ in used],
-        "weights": [weight for _, _, weight in used],
+        "members": [run.model.name for run, _ in used],
+        "seeds": [run.header["seed"] - seed for run, _ in used],
+        "epochs": [run.header["epochs"] for run, _ in used],
+        "weights": [weight for _, weight in used],
     }
     return combine(models, weights), table, data, {"members": members}
 

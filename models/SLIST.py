@@ -43,6 +43,8 @@ class SLIST(CountModel):
     is hardly related is left to popularity.
     """
 
+    most_items = LARGEST_CATALOGUE
+
     def __init__(
         self,
         *,

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 
 from models.base import SessionModel
-from models.CoOccurrence import CoOccurrence
 from models.counted import CountModel
 from models.Ensemble import Ensemble
-from models.GGNNwATT import GGNNwATT
-from models.GRU4REC import GRU4REC
-from models.GRUwATT import GRUwATT
-from models.NARM import NARM
-from models.Popularity import Popularity
-from models.SASRec import SASRec
-from models.SKNN import SKNN
-from models.SLIST import SLIST
-from models.SRGNN import SRGNN
-from models.STAN import STAN
-from models.VSKNN import VSKNN
 
+
+def _classes(*names: str) -> dict[str, type]:
+    """Each name's class, from the file of the same name."""
+    return {name: getattr(import_module(f"models.{name}"), name) for name in names}
+
+
+# A new model is a file in this folder and its name here. In the order of the tables that show them.
+NEURAL_MODELS: dict[str, type[SessionModel]] = _classes(
+    "GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT", "SASRec"
+)
+COUNT_MODELS: dict[str, type[CountModel]] = _classes(
+    "Popularity", "CoOccurrence", "SKNN", "VSKNN", "STAN", "SLIST"
+)
 # A model is trained by gradient (`train.fit`), only counts (`train.count`), or averages others
 # (`ensemble.py`); all are scored alike.
 Model = SessionModel | CountModel | Ensemble
-NEURAL_MODELS: dict[str, type[SessionModel]] = {
-    model.__name__: model for model in (GRU4REC, SRGNN, NARM, GRUwATT, GGNNwATT, SASRec)
-}
-COUNT_MODELS: dict[str, type[CountModel]] = {
-    model.__name__: model for model in (Popularity, CoOccurrence, SKNN, VSKNN, STAN, SLIST)
-}
 MODELS: dict[str, type[Model]] = NEURAL_MODELS | COUNT_MODELS | {"Ensemble": Ensemble}
 
 

@@ -32,6 +32,7 @@ class CountModel(nn.Module, ABC):
     """
 
     recipe_section = "counted"
+    most_items = MOST_ITEMS
 
     def __init__(self, *, n_items: int):
         super().__init__()

@@ -67,7 +67,7 @@ def test_an_ensemble_takes_the_members_that_were_run(demo, folders, monkeypatch)
     run = run_plan(plan, demo, **folders)
     assert trained == ["STAN", "Ensemble"]  # GRU4REC comes from its file, and STAN was still to do
     kept = {m["model"]: m for m in run.header["members"]}
-    assert kept["GRU4REC"]["metrics"] == member.metrics and kept["STAN"]["seed"] == 1
+    assert kept["GRU4REC"]["metrics"] == member.metrics and kept["STAN"]["seed"] == 0
     assert read_result(plan, folders["folder"]) is not None
     table = load_results(folders["folder"]).set_index("model")
     assert set(table.index) == {"GRU4REC", "STAN", "Ensemble"}

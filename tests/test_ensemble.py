@@ -10,7 +10,7 @@ from test_scoring import N_ITEMS, POPULARITY, small_model
 import train
 from checkpoint import load_checkpoint
 from ensemble import choose_weights, combine
-from models import build_model
+from models import MODELS, build_model
 from process_data import Sessions
 from recommend import recommend
 from scoring import score_sessions
@@ -153,8 +153,19 @@ def test_an_interrupted_ensemble_goes_on_with_the_member_it_was_at(tmp_path, mon
     assert "GRUwATT" in capsys.readouterr().out
 
 
-def test_an_ensemble_needs_members_and_validation():
+def test_an_ensemble_needs_members():
     with pytest.raises(ValueError, match="needs a recipe with its members"):
         train_model("Demo", "Ensemble", changes={"ensemble": {"members": []}})
-    with pytest.raises(ValueError, match="need a validation part"):
-        train_model("Demo", "Ensemble", changes=MEMBERS, epochs=1, split="none", progress=False)
+
+
+def test_without_validation_all_weigh_the_same():
+    run = train_model("Demo", "Ensemble", changes=MEMBERS, epochs=1, split="none", progress=False)
+    assert run.model.weights == pytest.approx([1 / 3] * 3)
+
+
+def test_a_member_that_cannot_take_the_catalogue_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(MODELS["SLIST"], "most_items", 100)
+    changes = {"ensemble": {"members": ["GRU4REC", "SLIST", "CoOccurrence"]}}
+    run = train_model("Demo", "Ensemble", changes=changes, epochs=1, progress=False)
+    assert [m["model"] for m in run.header["members"]] == ["GRU4REC", "CoOccurrence"]
+    assert "goes without SLIST" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,36 @@ def test_python_example_runs(project_copy):
     done = subprocess.run([sys.executable, "-c", example], cwd=project_copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 sessions: 2 known")
+
+
+def test_a_model_is_added_by_a_file_and_its_name(project_copy, tmp_path):
+    """The README's example, in a copy: trained, recommending, planned for tuning and comparison."""
+    copy = tmp_path / "project"
+    shutil.copytree(project_copy, copy)
+    (example,) = blocks("py")
+    (copy / "models" / "MeanOfItems.py").write_text(example)
+    names = copy / "models" / "__init__.py"
+    names.write_text(names.read_text().replace('"SASRec"', '"SASRec", "MeanOfItems"'))
+    program = """
+import compare, tune
+from models import NEURAL_MODELS, build_model
+from train import train_model
+run = train_model("Demo", "MeanOfItems", epochs=4, progress=False)
+popularity = train_model("Demo", "Popularity", progress=False)
+assert run.metrics["test"]["MRR@20"] > 2 * popularity.metrics["test"]["MRR@20"]
+run.save("checkpoints/mean.safetensors")
+assert "MeanOfItems" in tune.SPACES
+assert [p for p in compare.honest_plans("demo") if p.model == "MeanOfItems"]
+"""
+    commands = [
+        ["-c", program],
+        ["recommend.py", "--checkpoint", "checkpoints/mean.safetensors"]
+        + ["--evaluate", "dataset/Demo/test_sessions.csv", "--json"],
+    ]
+    for command in commands:
+        done = subprocess.run([sys.executable, *command], cwd=copy, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"] == "MeanOfItems"
 
 
 def test_every_file_of_the_layout_exists():
