@@ -9,19 +9,23 @@ DEV := $(VENV)/.installed-dev
 
 PEERS := benchmarks/.venv/.installed
 
-.PHONY: help results test test-long lint lab notebooks comparison tuning benchmark scaling data demo clean
+.PHONY: help results test test-long browser-test lint lab notebooks comparison tuning benchmark scaling data demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=name/or/path for your own data)
 	$(PY) run_results.py $(if $(DATASET),--dataset "$(DATASET)")
 
 test: $(DEV) ## all tests but the long ones
-	$(PY) -m pytest -m "not long"
+	$(PY) -m pytest -m "not long and not browser"
 
 test-long: $(DEV) ## the tests that take more than ten minutes together
 	$(PY) -m pytest -m long
+
+browser-test: $(DEV) ## every notebook in a real browser, screenshots into results/screenshots (Debian's chromium, chromium-driver)
+	@command -v chromedriver > /dev/null || apt-get install -y -qq chromium chromium-driver || true
+	$(PY) -m pytest -m browser
 
 lint: $(DEV) ## ruff: rules and formatting, notebooks included
 	$(PY) -m ruff check .

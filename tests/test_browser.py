@@ -1,0 +1,173 @@
+"""Every notebook in a real browser, cell by cell, as a user runs it: `make browser-test`.
+
+JupyterLab on loopback with a token, Debian's chromium driven by selenium; skipped where they are missing.
+Screenshots are left in results/screenshots/ to be looked at.
+"""
+
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCREENSHOTS = ROOT / "results" / "screenshots"
+DEMO = {
+    "MODEL = ": {"DATASET": '"Demo"', "EPOCHS": "1", "SEEDS": "[0]", "TRIAL_EPOCHS": "1"},
+    "DATASETS = ": {
+        "DATASETS": '["Demo"]',
+        "EPOCHS": "1",
+        "SEEDS": "[0]",
+        "SPLIT_SEEDS": "[0]",
+        "TRIALS": "3",
+    },
+}
+NOTEBOOKS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*(ROOT / "notebooks").glob("[0-9]_*.ipynb"), ROOT / "get_final_result.ipynb"]
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
+
+
+def shrink(path):
+    """Parameters for the Demo, and no outputs: what a browser shows was made in it."""
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.outputs, cell.execution_count = [], None
+        if "parameters" in cell.metadata.get("tags", []):
+            values = next(values for start, values in DEMO.items() if cell.source.startswith(start))
+            lines = cell.source.splitlines()
+            for i, line in enumerate(lines):
+                name = line.split(" = ")[0]
+                if name in values:
+                    lines[i] = f"{name} = {values[name]}"
+            cell.source = "\n".join(lines)
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture(scope="module")
+def lab(project_copy):
+    """A running JupyterLab in a copy of the project: its address, as (url, token)."""
+    for name in NOTEBOOKS:
+        shrink(project_copy / name)
+    settings = project_copy / ".lab"
+    for name, values in {
+        # All cells in the page at once, else a screenshot of one far down finds nothing.
+        "notebook-extension/tracker": '{"windowingMode": "none"}',
+        "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
+    }.items():
+        file = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(values)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--IdentityProvider.token={token}", f"--LabApp.user_settings_dir={settings}"]
+    command += ["--ServerApp.port_retries=0", "--LabApp.news_url=", "--allow-root"]
+    with open(project_copy / "lab.log", "w") as log:
+        process = subprocess.Popen(command, cwd=project_copy, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            assert process.poll() is None, (project_copy / "lab.log").read_text()
+            try:
+                urllib.request.urlopen(f"{url}/api/status?token={token}", timeout=5)
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        yield url, token
+    finally:
+        process.kill()  # it would ask, and wait for its kernels
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium and chromium-driver are not installed (apt-get install them)")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
+        options.add_argument(argument)
+    found = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+def wait_for(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.3)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+CELLS = """
+return [...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell')].map(cell => ({
+    prompt: cell.querySelector('.jp-InputPrompt').textContent.trim(),
+    error: cell.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"], '
+                                 + '[data-mime-type="application/vnd.jupyter.stderr"]').length
+           ? cell.querySelector('.jp-OutputArea').innerText : '',
+    images: [...cell.querySelectorAll('.jp-OutputArea img')]
+            .map(image => [image.naturalWidth, image.getBoundingClientRect().width]),
+    bars: [...cell.querySelectorAll('.jp-OutputArea progress, .jp-OutputArea .progress-bar')]
+          .map(bar => bar.style.width || String(bar.value)),
+}))
+"""
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_runs_cell_by_cell(name, lab, browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    folder = SCREENSHOTS / Path(name).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    url, token = lab
+    browser.get(f"{url}/lab/tree/{name}?token={token}&reset")
+    idle = '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]'
+    wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, idle), 120, f"{name} opening with its kernel")
+    prompts = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell .jp-InputArea"
+    wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, prompts)[0].is_displayed(), 60, "cells showing")
+    browser.find_elements(By.CSS_SELECTOR, prompts)[0].click()
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    total = len(browser.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell"))
+    for _ in range(total):
+        browser.switch_to.active_element.send_keys(Keys.SHIFT, Keys.ENTER)
+        wait_for(
+            lambda: not any(cell["prompt"] == "[*]:" for cell in browser.execute_script(CELLS)),
+            600,
+            "a cell ending",
+        )
+    cells = browser.execute_script(CELLS)
+    elements = browser.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
+    for i, element in enumerate(elements):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", element)
+        if i % 3 == 0:
+            browser.save_screenshot(str(folder / f"{i:02}.png"))
+    errors = [cell["error"] for cell in cells if cell["error"]]
+    assert not errors, errors[0]
+    # Empty cells after the last one may have been made by Shift-Enter.
+    assert sum(cell["prompt"] not in ("", "[ ]:") for cell in cells) >= total // 3
+    images = [image for cell in cells for image in cell["images"]]
+    assert len(images) >= 2
+    assert all(natural > 100 and shown > 100 for natural, shown in images), images
+    bars = [bar for cell in cells for bar in cell["bars"]]
+    assert all(float(bar.rstrip("%")) > 0 for bar in bars), "a progress bar never moved"
+    if name[0] == "n" and name[10] in "01234":
+        assert bars, "training showed no progress bar"
