@@ -110,6 +110,35 @@ def plot_attention(weights: np.ndarray, items: Sequence[int], *, step_names: Seq
     return figure
 
 
+def plot_recommendations(
+    items: Sequence[int],
+    scores: Sequence[float],
+    session: Sequence[int],
+    attention: np.ndarray | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """The top k (items, scores) as bars, best first; beside them the attention over the session, if any."""
+    panels = 1 if attention is None else 2
+    figure, axes = _subplots(
+        1, panels, figsize=(4.5 + 4 * (panels - 1), 0.22 * len(items) + 1.2), squeeze=False
+    )
+    axis = axes[0, 0]
+    places = np.arange(len(items))[::-1]
+    axis.barh(places, scores, color=COLOURS[0])
+    axis.set_yticks(places, [f"item {item}" for item in items], fontsize=8)
+    axis.set(xlabel="score", ylim=(-0.7, len(items) - 0.3))
+    axis.grid(axis="y", visible=False)
+    if attention is not None:
+        places = np.arange(len(session))[::-1]
+        axes[0, 1].barh(places, attention, color=COLOURS[1])
+        axes[0, 1].set_yticks(places, [f"{t}. item {item}" for t, item in enumerate(session, 1)], fontsize=8)
+        axes[0, 1].set(xlabel="attention weight", ylim=(-0.7, len(session) - 0.3))
+        axes[0, 1].grid(axis="y", visible=False)
+    figure.suptitle(f"{title}: the top {len(items)} after {', '.join(map(str, session))}", fontsize=10)
+    return figure
+
+
 def plot_session_graph(items: Sequence[int], A: np.ndarray, alias_inputs: Sequence[int]) -> Figure:
     """One session's graph: a node an item, an arrow for "was followed by", its out-weight beside it.
 

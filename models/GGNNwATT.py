@@ -47,6 +47,11 @@ class GGNNwATT(GraphSessionModel):
         c = self.attention(query, v)[..., None] * v
         return self.W3(self.hidden_dropout(torch.cat([v, c], -1)))
 
+    def last_attention(self, x: Tensor) -> Tensor:
+        """The gates of the steps of a session, in the graph of the whole of it: (1, L) -> (1, L)."""
+        v = self.step_nodes(x)
+        return self.attention(v, v)
+
     def last_state(self, x: Tensor) -> Tensor:
         v = take_step(self.step_nodes(x), last_step(x))  # (P, D)
         return self.gated(v, v)

@@ -46,6 +46,10 @@ class GRUwATT(SessionModel):
         query = h if self.causal else take_step(h, last_step(x))[:, None]
         return self.attention(query, h)
 
+    def last_attention(self, x: Tensor) -> Tensor:
+        """The gates of a session without padding, each step's own: (1, L) -> (1, L)."""
+        return self.attention_weights(self.gru(self.embed(x))[0], x)
+
     def forward(self, x: Tensor) -> Tensor:
         h, _ = self.gru(self.embed(x))  # (B, L, H)
         c = self.attention_weights(h, x)[..., None] * h  # (B, L, H)

@@ -45,6 +45,10 @@ class NARM(SessionModel):
         """a_tj of every step t (row) over the steps j <= t: h (B, L, H) -> (B, L, L), 0 for j > t."""
         return self.attention(h[:, :, None], h[:, None, :]).tril()
 
+    def last_attention(self, x: Tensor) -> Tensor:
+        """The weights of the last step over a session without padding: (1, L) -> (1, L)."""
+        return self.attention_weights(self.gru(self.embed(x))[0])[:, -1]
+
     def forward(self, x: Tensor) -> Tensor:
         h, _ = self.gru(self.embed(x))  # (B, L, H)
         c_local = self.attention_weights(h) @ h  # (B, L, H)

@@ -81,6 +81,10 @@ class SRGNN(GraphSessionModel):
         """alpha_i of the last step over every step: v (P, L, D), x (P, L) -> (P, L), 0 on the padding."""
         return self.attention(take_step(v, last_step(x))[:, None], v) * (x > 0)
 
+    def last_attention(self, x: Tensor) -> Tensor:
+        """The weights of the last step over a session: (1, L) -> (1, L)."""
+        return self.attention_weights(self.step_nodes(x), x)
+
     def last_state(self, x: Tensor) -> Tensor:
         v = self.step_nodes(x)  # (P, L, D)
         s_local = take_step(v, last_step(x))  # (P, D)
