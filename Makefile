@@ -9,7 +9,7 @@ DEV := $(VENV)/.installed-dev
 
 PEERS := benchmarks/.venv/.installed
 
-.PHONY: help results test test-long browser-test lint lab notebooks comparison tuning benchmark scaling data demo clean
+.PHONY: help results test test-long browser-test lint lab notebooks comparison tuning benchmark scaling site data demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ benchmark: $(RUN) $(PEERS) ## ours against public peers, side by side, into benc
 scaling: $(RUN) ## cost curves up to a million sessions and items, into benchmarks/ (about 30 minutes)
 	$(PY) benchmarks/scaling.py
 
+site: $(RUN) ## the README and the executed notebooks as static pages: site/index.html
+	$(PY) make_site.py
+
 data: $(RUN) ## download and verify the two Amazon datasets
 	$(PY) dataset/fetch_amazon.py
 
@@ -58,7 +61,7 @@ demo: $(RUN) ## write dataset/Demo anew, the same bytes every time
 
 clean: ## remove .venv, caches, and local weights and results; committed files and data stay
 	rm -rf $(VENV) benchmarks/.venv checkpoints results/*.csv results/*.ipynb
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf site results/screenshots .pytest_cache .ruff_cache .hypothesis
 	find . -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
 # pip takes a package whose install was cut short for a whole one, so after an interruption the

@@ -171,3 +171,28 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
     assert all(float(bar.rstrip("%")) > 0 for bar in bars), "a progress bar never moved"
     if name[0] == "n" and name[10] in "01234":
         assert bars, "training showed no progress bar"
+
+
+def test_the_site_needs_no_network(browser, tmp_path):
+    from make_site import make_site
+
+    browser.execute_cdp_cmd("Network.enable", {})
+    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    try:
+        for page in make_site(tmp_path):
+            browser.get(page.as_uri())
+            SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+            browser.save_screenshot(str(SCREENSHOTS / f"site_{page.stem}.png"))
+            fetched = browser.execute_script(
+                "return performance.getEntriesByType('resource').map(entry => entry.name)"
+            )
+            assert not [url for url in fetched if url.startswith("http")], page.name
+            sizes = browser.execute_script(
+                "return [...document.images].map(i => [i.naturalWidth, i.clientWidth])"
+            )
+            assert all(natural > 100 and shown > 100 for natural, shown in sizes), page.name
+            wide = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{page.name} is wider than its window by {wide}"
+    finally:
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline | {"offline": False})
