@@ -13,7 +13,7 @@ from dataset.fetch_amazon import DownloadError
 from process_data import AMAZON, ROOT, DataError, load_datasets
 from train import TrainingError, get_pretrained
 
-MODELS = ["GRU4REC", "GRUwATT"]  # the report's two final models
+MODELS = ["GRU4REC", "GRUwATT", "Ensemble"]  # the report's two final models, and what goes beyond
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -366,8 +366,8 @@ def model_notebook(model: str):
 FINAL = [
     """# Final results
 
-The report's two final models, trained on all rows, recommend 20 items for every session of the two test files.
-The test files have no labels, so how good the models are is said by their twins: the same recipe, trained on 80 %
+The report's two final models and an ensemble, trained on all rows: the one that validation prefers recommends 20
+items for every session of the two test files. The test files have no labels, so how good the models are is said by their twins: the same recipe, trained on 80 %
 of the users and measured on the others.
 
 Expected time: under a minute with the committed checkpoints.""",
@@ -380,12 +380,13 @@ from IPython.display import display
 
 import plots
 from checkpoint import load_checkpoint
-from process_data import load_datasets, read_sessions
+from explorer import explore, show_session
+from process_data import load_datasets, maximal_sessions, read_sessions
 from recommend import evaluate, recommend, write_recommendations
 from train import get_pretrained, pick_device""",
     "## Parameters",
     """DATASETS = ["Amazon_Beauty", "Amazon_Cell"]  # names, or folders of your own
-MODELS = ["GRU4REC", "GRUwATT"]
+MODELS = ["GRU4REC", "GRUwATT", "Ensemble"]
 K = 20
 EPOCHS = None  # of models that have to be trained first; None: the recipe's""",
     "## Data\n\nFetched where they are missing; where the server does not answer, the embedded Demo takes their place.",
@@ -398,8 +399,12 @@ checkpoints = {(name, model): load_checkpoint(get_pretrained(dataset, model, epo
                for name, dataset in datasets.items() for model in MODELS}
 twins = pd.DataFrame({key: c.header["metrics"]["twin_test"] for key, c in checkpoints.items()}).T
 twins.insert(0, "validation MRR@20", [c.header["metrics"]["twin_valid"]["MRR@20"] for c in checkpoints.values()])
-twins.insert(0, "epochs", [c.header["epochs"] for c in checkpoints.values()])
 twins.rename_axis(["dataset", "model"]).round(4)""",
+    "What an ensemble averages, with which weights, and what its members reach alone (validation chose the weights):",
+    """members = pd.DataFrame([{"dataset": name, "model": m["model"], "weight": m["weight"],
+                         "validation MRR@20": m["metrics"]["valid"]["MRR@20"]}
+                        for (name, _), c in checkpoints.items() for m in c.header.get("members", [])])
+members.round(4)""",
     "The twins on held-out users (test part of the user split, one seed):",
     """for name in datasets:
     figure = plots.plot_heldout({m: checkpoints[name, m].header["metrics"]["twin_test"] for m in MODELS})
@@ -431,6 +436,13 @@ for name, dataset in datasets.items():
                                       title=f"{name}: {share:.0%} of the items are recommended to somebody")
     display(figure)
     plots.plt.close(figure)""",
+    "## Explore\n\nPick a model and a session, or type one (ids with commas between, Enter). The picture is an example"
+    " that stays when no kernel runs; the controls below it live with one.",
+    """name, dataset = next(iter(datasets.items()))
+examples = [dataset.test[row] for row in np.unique(dataset.test.lengths, return_index=True)[1]]
+plots.plt.close(example := show_session(f"{name}, {MODELS[1]}", checkpoints[name, MODELS[1]], examples[-1]))
+display(example)
+explore({m: checkpoints[name, m] for m in MODELS}, maximal_sessions(dataset.train)[0], examples)""",
     "## Checks\n\nRead back from the files: as many rows as the test file, in its order, `K` distinct items, none of the"
     " session's own.",
     """for name, dataset in datasets.items():

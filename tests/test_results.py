@@ -17,7 +17,7 @@ from test_fetch import Server, closed_port
 import run_results
 from process_data import ROOT
 
-MODELS = ("GRU4REC", "GRUwATT")
+MODELS = ("GRU4REC", "GRUwATT", "Ensemble")
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_a_folder_of_ones_own_and_its_change(copy, tmp_path):
         file.write("[5000]\n")
     again = make_results(copy, *arguments, url=closed_port(), cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert len([line for line in again.stdout.splitlines() if "for exactly these files yet" in line]) == 2
+    assert len([line for line in again.stdout.splitlines() if "for exactly these files yet" in line]) == 3
     for model, (raw, _) in weights_of(copy / "checkpoints" / "my_shop").items():
         assert raw != weights[model][0]
     assert len(check_results(copy, "my_shop", shop / "test_sessions.csv")) == 5
