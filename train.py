@@ -767,8 +767,10 @@ def main(argv: list[str] | None = None) -> int:
             run = train_on_all_rows(dataset, args.model, **options)
         else:
             run = train_model(dataset, args.model, split=args.split, **options)
+        # Together, since it ranks queries; the first process writes.
+        result = result_of(run) if args.json and not run.interrupted else None
         if distributed.rank() > 0:
-            return 0  # the first process writes
+            return 0
         if run.interrupted:
             again = "counts again" if args.model in COUNT_MODELS else f"with --resume goes on from {state}"
             print(f"Nothing was saved yet; the same command {again}.")
@@ -776,7 +778,7 @@ def main(argv: list[str] | None = None) -> int:
         run.save(args.output, half=args.half)
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
+            args.json.write_text(json.dumps(result) + "\n", encoding="utf-8")
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
