@@ -37,10 +37,10 @@ lab: $(RUN) ## open the notebooks in the browser
 notebooks: $(RUN) ## generate the notebooks anew and run them from top to bottom
 	$(PY) notebooks/make_notebooks.py --execute
 
-comparison: $(RUN) ## every run behind notebooks/5_comparison.ipynb; those in results/runs stay (10 hours from nothing)
+comparison: $(RUN) ## every run behind notebooks/5_comparison.ipynb; those in results/runs stay (from nothing: many hours)
 	$(PY) compare.py
 
-tuning: $(RUN) ## every study behind notebooks/6_tuning.ipynb; those in results/tuning go on (8 hours from nothing)
+tuning: $(RUN) ## every study behind notebooks/6_tuning.ipynb; those in results/tuning go on (from nothing: hours)
 	$(PY) tune.py --dataset Amazon_Beauty
 	$(PY) tune.py --dataset Amazon_Cell
 

@@ -542,9 +542,8 @@ def _train_members(
     """Train what a recipe's `ensemble` names (or take these runs), choose weights on validation, combine.
 
     `ensemble` is completed with what was found: the members that have a weight, their seeds (added to
-    `seed`), weights and epochs; given back
-    (see `train_on_all_rows`) nothing is chosen. Where there is no validation part all weigh the same. A
-    member that cannot take so many items is left out.
+    `seed`), weights and epochs. Given back, as `train_on_all_rows` does, nothing is chosen anew. Where there
+    is no validation part all weigh the same. A member that cannot take so many items is left out.
     """
     names = ensemble.get("members")
     if not names:
@@ -704,8 +703,8 @@ def look_closer(run: Run, *, k: int = 20, seed: int = 0) -> dict:
     """Of a run's test part: what its top k are like, its metrics without the order, and its speed.
 
     catalogue_share: how much of the catalogue is recommended to anybody. popularity: the mean training count
-    of the recommended items over that of the targets. shuffled: the metrics with every session's items in a
-    random order, the last one included. queries_per_second: scores and top k.
+    of the recommended items over that of the targets, None where no target was trained. shuffled: the metrics
+    with every session's items in a random order, the last one included. queries_per_second: scores and top k.
     """
     sessions, popularity = run.data.test, run.data.popularity
     given = {"mask_seen": run.header["mask_seen"]}
@@ -714,9 +713,10 @@ def look_closer(run: Run, *, k: int = 20, seed: int = 0) -> dict:
     seconds = time.perf_counter() - started
     order = np.lexsort((np.random.default_rng(seed).random(len(sessions.items)), sessions.row_of_item))
     shuffled = replace(sessions, items=sessions.items[order])
+    of_targets = popularity[sessions.labels].mean()
     return {
         "catalogue_share": len(np.unique(items)) / run.data.n_items,
-        "popularity": float(popularity[items].mean() / popularity[sessions.labels].mean()),
+        "popularity": float(popularity[items].mean() / of_targets) if of_targets else None,
         "shuffled": summarize(rank_labels(run.model, shuffled, popularity, **given)),
         "queries_per_second": len(sessions) / seconds,
     }

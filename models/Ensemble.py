@@ -40,14 +40,17 @@ class Ensemble(nn.Module):
         """As `SessionModel.scorer`, of x (B, L) the average probabilities, written to `out` (B, n + 1)."""
         parts = [member.probabilities() for member in self.members]
 
+        # One a device, kept from chunk to chunk: fresh pages cost as much as the product (scoring.py).
+        buffers: dict[torch.device, Tensor] = {}
+
         def score(x: Tensor, out: Tensor) -> Tensor:
             out.zero_()
-            own = {
-                device: torch.empty_like(out, device=device) for device in {m.device for m in self.members}
-            }
             for member, part, weight in zip(self.members, parts, self.weights, strict=True):
                 device = member.device
-                out.add_(part(x.to(device), own[device]).to(out.device), alpha=weight)
+                if device not in buffers or len(buffers[device]) < len(out):
+                    buffers[device] = torch.empty_like(out, device=device)
+                own = part(x.to(device), buffers[device][: len(out)])
+                out.add_(own.to(out.device), alpha=weight)
             return out
 
         return score

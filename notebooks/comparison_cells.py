@@ -208,7 +208,7 @@ reaches the best MRR@20 on the validation part of the user split becomes the rec
 The test part is never scored.
 
 Studies are journals in `results/tuning/`; one that is complete is only read here, which takes seconds. A trial of a
-neural model takes about a minute on one core.""",
+neural model takes less than a minute on one core.""",
     """%matplotlib inline
 import sys
 

@@ -1,4 +1,4 @@
-"""Writes every notebook from one source, so that what the five models' share is one text.
+"""Writes every notebook from one source, so that what the five models share is one text.
 
     python notebooks/make_notebooks.py             # write them, without outputs
     python notebooks/make_notebooks.py --execute   # and run them from top to bottom, keeping the outputs
@@ -367,8 +367,8 @@ FINAL = [
     """# Final results
 
 The report's two final models and an ensemble, trained on all rows: the one that validation prefers recommends 20
-items for every session of the two test files. The test files have no labels, so how good the models are is said by their twins: the same recipe, trained on 80 %
-of the users and measured on the others.
+items for every session of the two test files. The test files have no labels, so how good the models are is said by
+their twins: the same recipe, trained on 80 % of the users and measured on the others.
 
 Expected time: under a minute with the committed checkpoints.""",
     """%matplotlib inline
