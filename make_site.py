@@ -27,7 +27,7 @@ pre, code { background: #f5f5f5; font-size: 0.9em; } pre { padding: 0.7rem; over
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 .cards a { border: 1px solid #ccc; padding: 0.7rem; text-decoration: none; color: inherit; }
 .cards img { width: 100%; height: 9rem; object-fit: contain; }
-a { color: #0072B2; }
+a { color: #0072B2; } .anchor-link { display: none; }
 """
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
