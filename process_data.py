@@ -141,15 +141,7 @@ def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
     file, an encoding other than UTF-8.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, None, f"cannot be read ({error.strerror})") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(path, line, "is not UTF-8 text; save the file as UTF-8") from None
+    text = _read_text(path)
     rows = _read_csv(path, text)
     header = [name.strip() for name in rows[0]]
     for name in ("session", "label"):
@@ -197,6 +189,37 @@ def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
                 f"the label {_short(cell)} is no item id" if cell.strip() else "the label is missing",
             )
     return replace(sessions, labels=np.fromstring(",".join(column), np.int64, sep=","))
+
+
+def read_items(path: str | Path) -> dict[int, str]:
+    """The log's own name of every item id, from the `items.csv` (`id,item`) that `dataset/convert.py` writes.
+
+    Raises DataError (file, line, reason).
+    """
+    path = Path(path)
+    text = _read_text(path)
+    header, *body = _read_csv(path, text)
+    if header != ["id", "item"]:
+        raise DataError(path, 1, f"must have the columns id,item (its header is {_short(','.join(header))})")
+    names: dict[int, str] = {}
+    for row, cells in enumerate(body, 1):
+        if len(cells) != 2 or not _ID.fullmatch(cells[0]) or int(cells[0]) in names:
+            reason = "is not an item id, given once, and its name"
+            raise DataError(path, _line_of_row(text, row), reason)
+        names[int(cells[0])] = cells[1]
+    return names
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(path, None, f"cannot be read ({error.strerror})") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(path, line, "is not UTF-8 text; save the file as UTF-8") from None
 
 
 def _read_csv(path: Path, text: str) -> list[list[str]]:
@@ -296,11 +319,16 @@ def load_dataset(name: str | Path) -> SessionDataset:
     folder = find_dataset(name)
     train = read_sessions(folder / "train_sessions.csv", labels=True)
     test = read_sessions(folder / "test_sessions.csv")
+    train = replace(train, users=find_users(train))
+    return SessionDataset(folder.resolve().name, folder, train, test, hash_dataset(folder))
+
+
+def hash_dataset(folder: Path) -> str:
+    """SHA-256 of a dataset's two files: what a checkpoint says it was trained on."""
     digest = hashlib.sha256()
     for file in ("train_sessions.csv", "test_sessions.csv"):
         digest.update(hashlib.sha256((folder / file).read_bytes()).digest())
-    train = replace(train, users=find_users(train))
-    return SessionDataset(folder.resolve().name, folder, train, test, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def load_datasets(names: Sequence[str | Path]) -> list[SessionDataset]:

@@ -19,7 +19,7 @@ import numpy as np
 import distributed
 from checkpoint import Checkpoint, CheckpointError, load_checkpoint, replacing
 from metrics import summarize
-from process_data import DataError, Sessions, read_sessions
+from process_data import DataError, Sessions, hash_dataset, read_items, read_sessions
 from scoring import rank_labels, top_items
 
 
@@ -129,15 +129,30 @@ def _most_items(sessions: Sessions) -> int:
 
 
 def write_recommendations(
-    path: str | Path, sessions: Sessions, recommendations: Recommendations, *, scores: bool = False
+    path: str | Path,
+    sessions: Sessions,
+    recommendations: Recommendations,
+    *,
+    scores: bool = False,
+    names: dict[int, str] | None = None,
 ) -> None:
-    """Write `session,predict[,scores]`, one row a session in the given order, atomically."""
+    """Write `session,predict[,scores]`, one row a session in the given order, atomically.
+
+    names: the log's own name of every id (`process_data.read_items`); both columns then hold JSON lists of
+    names, with the id itself where it has none.
+    """
+
+    def cell(ids: np.ndarray) -> list[int] | str:
+        if names is None:
+            return ids.tolist()
+        return json.dumps([names.get(i, i) for i in ids.tolist()], ensure_ascii=False)
+
     with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["session", "predict"] + ["scores"] * scores)
         bounds = zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True)
         for row, (start, stop) in enumerate(bounds):
-            cells = [sessions.items[start:stop].tolist(), recommendations.items[row].tolist()]
+            cells = [cell(sessions.items[start:stop]), cell(recommendations.items[row])]
             if scores:
                 cells.append([round(score, 4) for score in recommendations.scores[row].tolist()])
             writer.writerow(cells)
@@ -152,6 +167,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="the CSV to write, with --sessions")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--scores", action="store_true", help="add a column `scores`")
+    parser.add_argument(
+        "--items", type=Path, help="items.csv of dataset/convert.py: write the log's own item names, not ids"
+    )
     parser.add_argument("--json", action="store_true", help="with --evaluate: print JSON")
     parser.add_argument(
         "--mask-seen",
@@ -162,10 +180,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.sessions and not args.output:
         parser.error("--sessions needs --output, the CSV to write")
-    if args.sessions and args.output.resolve() == args.sessions.resolve():
-        parser.error("--output would replace the sessions; name another file")
-    if args.sessions and args.json or args.evaluate and (args.output or args.scores):
-        parser.error("--json goes with --evaluate, --output and --scores go with --sessions")
+    inputs = [path.resolve() for path in (args.sessions, args.items, args.checkpoint) if path]
+    if args.output and args.output.resolve() in inputs:
+        parser.error("--output would replace what is read; name another file")
+    if args.sessions and args.json or args.evaluate and (args.output or args.scores or args.items):
+        parser.error("--json goes with --evaluate; --output, --scores and --items go with --sessions")
 
     from train import TrainingError, pick_device  # what a user of the functions does not need
 
@@ -174,12 +193,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.sessions and distributed.processes() > 1:
             raise ValueError("only --evaluate is shared by processes; start this without torchrun")
         checkpoint = load_checkpoint(args.checkpoint, pick_device(device))
+        _warn_of_other_data(checkpoint, args)
         if args.evaluate:
             _print_evaluation(checkpoint, read_sessions(args.evaluate, labels=True), args)
             return 0
+        names = read_items(args.items) if args.items else None
         sessions = read_sessions(args.sessions, labels=False)
         found = recommend(checkpoint, sessions, args.k, mask_seen=args.mask_seen, progress=True)
-        write_recommendations(args.output, sessions, found, scores=args.scores)
+        write_recommendations(args.output, sessions, found, scores=args.scores, names=names)
     except (DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"recommend.py: {error}", file=sys.stderr)
         return 1
@@ -187,6 +208,19 @@ def main(argv: list[str] | None = None) -> int:
         distributed.stop()
     print(f"{args.output}: {found}")
     return 0
+
+
+def _warn_of_other_data(checkpoint: Checkpoint, args: argparse.Namespace) -> None:
+    """Ids alone do not tell whose items they are; the dataset folder around the sessions does."""
+    folder, trained_on = (args.sessions or args.evaluate).parent, checkpoint.header.get("sha256")
+    files = [folder / "train_sessions.csv", folder / "test_sessions.csv"]
+    if trained_on and all(file.is_file() for file in files) and hash_dataset(folder) != trained_on:
+        print(
+            f"recommend.py: warning: {args.checkpoint} was trained on another dataset "
+            f"({checkpoint.header.get('dataset')}) than the one in {folder}; unless its ids mean the same "
+            "items, train one on this folder",
+            file=sys.stderr,
+        )
 
 
 def _print_evaluation(checkpoint: Checkpoint, sessions: Sessions, args: argparse.Namespace) -> None:

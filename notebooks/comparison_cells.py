@@ -1,5 +1,16 @@
 """Cells of 5_comparison.ipynb and 6_tuning.ipynb: texts that alternate, Markdown and code."""
 
+
+def only_in(folder: str, module: str) -> str:
+    """Code that says in a sentence that a notebook was opened elsewhere, where its imports would fail."""
+    return f"""if not Path("{module}").exists():
+    raise FileNotFoundError("Open this notebook where it lies, in {folder}: it needs {module} there.")"""
+
+
+IMPORT_PATH = (
+    only_in("the collection's folder notebooks", "../process_data.py") + '\nsys.path.insert(0, "..")'
+)
+
 COMPARISON = [
     """# Which model recommends best?
 
@@ -11,12 +22,14 @@ metrics, one rank per query), so opening this takes a minute. A run that is miss
 since, is done now, which takes about two minutes each on one core.""",
     """%matplotlib inline
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from IPython.display import display
 
-sys.path.insert(0, "..")""",
+"""
+    + IMPORT_PATH,
     "The collection's own modules:",
     """import compare
 import plots
@@ -211,12 +224,14 @@ Studies are journals in `results/tuning/`; one that is complete is only read her
 neural model takes less than a minute on one core.""",
     """%matplotlib inline
 import sys
+from pathlib import Path
 
 import optuna
 import pandas as pd
 from IPython.display import display
 
-sys.path.insert(0, "..")""",
+"""
+    + IMPORT_PATH,
     "The collection's own modules:",
     """import plots
 import tune

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(HERE)]
 
-from comparison_cells import COMPARISON, TUNING  # noqa: E402
+from comparison_cells import COMPARISON, IMPORT_PATH, TUNING, only_in  # noqa: E402
 
 # --------------------------------------------------------------------------------------------------
 # What each model's notebook says for itself
@@ -234,7 +234,8 @@ import pandas as pd
 import torch
 from IPython.display import Code, display
 
-sys.path.insert(0, "..")""",
+"""
+    + IMPORT_PATH,
     "The collection's own modules:",
     """import plots
 import report
@@ -378,7 +379,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-import plots
+"""
+    + only_in("the collection's folder", "process_data.py"),
+    "The collection's own modules:",
+    """import plots
 from checkpoint import load_checkpoint
 from explorer import explore, show_session
 from process_data import load_datasets, maximal_sessions, read_sessions

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset.make_demo import make_demo
+from dataset.convert import convert
+from dataset.make_demo import make_demo, make_log
+from process_data import read_items, read_sessions
 
 DEMO = Path(__file__).parents[1] / "dataset" / "Demo"
 FILES = ("train_sessions.csv", "test_sessions.csv")
@@ -40,6 +42,25 @@ def test_another_seed_gives_other_sessions(tmp_path):
     make_demo(tmp_path, seed=1)
     for file in FILES:
         assert (tmp_path / file).read_bytes() != (DEMO / file).read_bytes()
+
+
+def test_the_log_holds_the_same_users_under_names_of_its_own(tmp_path, train, test):
+    make_log(tmp_path / "shop.csv")
+    rows = list(csv.DictReader(open(tmp_path / "shop.csv", newline="")))
+    assert [int(row["timestamp"]) for row in rows] == sorted(int(row["timestamp"]) for row in rows)
+    walks = {}
+    for row in rows:
+        walks.setdefault(row["user"], []).append(int(row["item"][-4:]))
+    ends = [i for i, (session, _) in enumerate(train[1:]) if len(session) == 1] + [len(train) - 1]
+    ours = [[*train[i][0], train[i][1]] for i in ends] + [[*session, label] for session, label in test]
+    assert sorted(walks.values()) == sorted(ours)
+    # And converted, every id has its name again.
+    convert(tmp_path / "shop.csv", tmp_path / "Shop")
+    names = read_items(tmp_path / "Shop" / "items.csv")
+    converted = read_sessions(tmp_path / "Shop" / "test_sessions.csv")
+    back = [[int(names[i][-4:]) for i in converted[row]] for row in range(len(converted))]
+    known = {tuple(walk[:-1]) for walk in walks.values()}
+    assert len(back) == 360 and all(tuple(session) in known for session in back)
 
 
 def test_files_are_small_and_end_lines_with_lf():

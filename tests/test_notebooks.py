@@ -1,6 +1,7 @@
 """The notebooks: generated from one source, committed with clean outputs, run from top to bottom on Demo."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_one_parameters_cell_and_short_cells(name):
     tagged = [c for c in code_cells(name) if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1 and "DATASET" in tagged[0].source
     assert all(len(c.source.splitlines()) <= 15 for c in code_cells(name))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_opened_in_another_folder_it_says_so(name, tmp_path):
+    first = code_cells(name)[0].source.replace("%matplotlib inline\n", "")
+    here, elsewhere = (
+        subprocess.run([sys.executable, "-c", first], cwd=folder, capture_output=True, text=True)
+        for folder in ((ROOT / name).parent, tmp_path)
+    )
+    assert here.returncode == 0 and not here.stderr
+    assert elsewhere.stderr.splitlines()[-1].startswith(
+        "FileNotFoundError: Open this notebook where it lies, in the collection's folder"
+    )
 
 
 def texts_of(output):

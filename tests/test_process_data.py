@@ -34,6 +34,7 @@ from process_data import (
     load_datasets,
     maximal_sessions,
     prepare,
+    read_items,
     read_sessions,
     split_sessions,
 )
@@ -204,6 +205,31 @@ def test_last_row_without_a_line_end_is_read_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="is the file complete"):
         sessions = read_sessions(write(tmp_path, "session,label\n[1],2\n[3],4"))
     assert as_rows(sessions) == [([1], 2), ([3], 4)]
+
+
+def test_item_names_are_read(tmp_path):
+    (tmp_path / "items.csv").write_bytes('\ufeffid,item\r\n7,"a, ""b"""\r\n0,ü\r\n12,\r\n'.encode())
+    assert read_items(tmp_path / "items.csv") == {7: 'a, "b"', 0: "ü", 12: ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("", None, "is empty"),
+        ("session,label\n[1],2\n", 1, "must have the columns id,item"),
+        ("id,item\n1,a\nb,1\n", 3, "is not an item id, given once"),
+        ("id,item\n1,a\n1,b\n", 3, "is not an item id, given once"),
+        ("id,item\n1,a,b\n", 2, "is not an item id, given once"),
+        ("id,item\n-1,a\n", 2, "is not an item id, given once"),
+        ('id,item\n1,"a\n', 2, "is no CSV, or was cut off"),
+    ],
+)
+def test_unusable_item_names_are_named(tmp_path, text, line, reason):
+    file = tmp_path / "items.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=reason) as raised:
+        read_items(file)
+    assert (raised.value.file, raised.value.line) == (str(file), line)
 
 
 @pytest.mark.parametrize("column", ["session", "label"])

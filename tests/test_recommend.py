@@ -285,6 +285,17 @@ def test_the_file_by_hand(tmp_path):
     )
 
 
+def test_the_file_with_the_logs_own_names(tmp_path):
+    path = tmp_path / "x.csv"
+    sessions = Sessions.from_lists([[7, 8], [90]])
+    names = {7: 'a "b"', 8: "ü, x", 41: "=cmd()", 40: "d"}  # neither 0 nor 90 has one
+    write_recommendations(path, sessions, recommend(hand_made(), sessions, 2), names=names)
+    assert read_rows(path) == [
+        {"session": ['a "b"', "ü, x"], "predict": [0, 90]},
+        {"session": [90], "predict": ["=cmd()", "d"]},
+    ]
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("what was there")
@@ -311,7 +322,7 @@ def trained(tmp_path_factory):
 
 
 def read_rows(path):
-    """Rows of a result file as {column: list of numbers}, by other means than read_sessions."""
+    """Rows of a result file as {column: list}, by other means than read_sessions."""
     with open(path, newline="", encoding="utf-8") as file:
         return [{name: json.loads(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
 
@@ -469,6 +480,19 @@ def test_a_place_that_cannot_be_written_is_named(trained, tmp_path, capsys):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_checkpoint_of_other_data_is_said(trained, tmp_path, capsys):
+    for name in ("train_sessions.csv", "test_sessions.csv"):
+        (tmp_path / name).write_bytes((DEMO / name).read_bytes())
+    arguments = ["--checkpoint", str(trained["whole"]), "--evaluate", str(tmp_path / "test_sessions.csv")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err == ""  # the same data, wherever they lie
+    with open(tmp_path / "train_sessions.csv", "a") as file:
+        file.write("[7],9\n")
+    assert main(arguments) == 0
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "was trained on another dataset (Demo) than the one in" in warning and "train one on" in warning
+
+
 def test_evaluation_without_labels_names_the_column(trained, tmp_path, capsys):
     source = tmp_path / "in.csv"
     source.write_text("session\n[5]\n")
@@ -486,6 +510,10 @@ def test_evaluation_without_labels_names_the_column(trained, tmp_path, capsys):
         ([], "--sessions --evaluate is required"),
         (["--sessions", "in.csv", "--output", "x.csv", "--evaluate", "in.csv"], "not allowed with"),
         (["--sessions", "in.csv", "--output", "x.csv", "--k", "many"], "invalid int value"),
+        (["--sessions", "in.csv", "--output", "./in.csv"], "would replace what is read"),
+        (["--sessions", "in.csv", "--output", "x.safetensors"], "would replace what is read"),
+        (["--sessions", "in.csv", "--output", "n.csv", "--items", "n.csv"], "would replace what is read"),
+        (["--evaluate", "in.csv", "--items", "n.csv"], "--items go with --sessions"),
     ],
 )
 def test_a_wrong_command_is_a_usage_error(arguments, words, capsys):
