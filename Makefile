@@ -27,9 +27,10 @@ browser-test: $(DEV) ## every notebook in a real browser, screenshots into resul
 	@command -v chromedriver > /dev/null || apt-get install -y -qq chromium chromium-driver || true
 	$(PY) -m pytest -m browser
 
-lint: $(DEV) ## ruff: rules and formatting, notebooks included
+lint: $(DEV) ## ruff: rules and formatting; notebooks: as generated, run in order, no machine paths, small
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pytest -q tests/test_notebooks.py -k committed
 
 lab: $(RUN) ## open the notebooks in the browser
 	$(PY) -m jupyterlab

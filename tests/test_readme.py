@@ -1,5 +1,6 @@
 """Every command of the README runs, and its tables say what the notebooks and the saved runs say."""
 
+import csv
 import json
 import re
 import shlex
@@ -48,6 +49,11 @@ def test_python_commands_run_in_their_order(project_copy):
         if "--json" in words and "recommend.py" in words:
             assert json.loads(done.stdout)["queries"] == 600
     assert len((project_copy / "results" / "narm.csv").read_text().splitlines()) == 601
+    with open(project_copy / "results" / "shop.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["session", "predict"] and len(rows) == 360
+    assert all(len(json.loads(predict)) == 5 for _, predict in rows)
+    assert all(name.startswith("category-") for row in rows for cell in row for name in json.loads(cell))
     assert (project_copy / "checkpoints" / "Again" / "items.csv").exists()
     assert (project_copy / "checkpoints" / "two.safetensors").exists()
     assert json.loads((project_copy / "checkpoints" / "narm.json").read_text())["model"] == "NARM"
