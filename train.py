@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import glob
 import json
-import math
 import sys
 import time
 import tomllib
@@ -125,7 +124,8 @@ def fit(
     Ctrl-C ends after saving nothing half: the table up to the last epoch comes back,
     with `table.attrs["interrupted"]` set. Under torchrun all processes call this together, each trains on
     its share of every batch, and the first one writes.
-    Raises TrainingError for a loss that is not finite.
+    Raises TrainingError for a loss or scores that are not finite: it names the step and its learning rate,
+    and the best epoch's weights so far are in the model.
     """
     device = model.device
     rank, processes = distributed.rank(), distributed.processes()
@@ -189,8 +189,9 @@ def fit(
             model.train()
             seed_everything(seed, epoch=epoch, rank=rank)
             loader.batch_sampler.epoch = epoch
-            losses = torch.zeros(len(loader), device=device)
+            losses, rates = torch.zeros(len(loader), device=device), []
             for step, batch in enumerate(loader):
+                rates.append(optimizers[0].param_groups[0]["lr"])
                 loss = objective(batch)
                 for optimizer in optimizers:
                     optimizer.zero_grad(set_to_none=True)
@@ -199,17 +200,17 @@ def fit(
                     updated.step()
                 losses[step] = loss.detach()
                 bar.update()
-            loss = float(distributed.add_up(losses).cpu().double().sum()) / train.total_weight
-            where = f"epoch {epoch} at learning rate {optimizers[0].param_groups[0]['lr']:.2g}"
-            if not math.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} in {where}; try a smaller one")
+            losses = distributed.add_up(losses).cpu().double()
+            if not losses.isfinite().all():
+                raise _not_finite("the loss", int(losses.isfinite().int().argmin()), run, rates, state)
+            loss = float(losses.sum()) / train.total_weight
             row = {"epoch": epoch, "loss": loss}
             trained = time.perf_counter()
             if valid is not None:
                 try:
                     ranks = rank_labels(model, valid, popularity, mask_seen=mask_seen)
                 except ValueError as error:
-                    raise TrainingError(f"{where}: {error}") from None
+                    raise _not_finite("a score", len(rates) - 1, run, rates, state) from error
                 row |= summarize(ranks)
             row |= {"lr": optimizers[0].param_groups[0]["lr"], "seconds": trained - started}
             run.add(row)
@@ -224,13 +225,14 @@ def fit(
     except KeyboardInterrupt:
         interrupted = True
         bar.write(
-            f"Interrupted after epoch {len(run.rows)}" + ("; resume goes on from there." if state else ".")
+            f"Interrupted after epoch {len(run.rows)}"
+            + ("; resume goes on from there." if state else "; run it again to start anew.")
         )
     finally:
         bar.close()
         model.embedding.sparse = False
-    if run.best is not None:
-        model.load_state_dict(run.best)
+        if run.best is not None:
+            model.load_state_dict(run.best)
     table = pd.DataFrame(run.rows)
     table.attrs["interrupted"] = interrupted
     return table
@@ -267,6 +269,16 @@ def count(
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["epoch", "seconds"])
     table.attrs["interrupted"] = not rows
     return table
+
+
+def _not_finite(what: str, step: int, run: _Run, rates: list[float], state: Path | None) -> TrainingError:
+    """The error for what broke at a step (from 0) of the epoch after the run's last one."""
+    good = len(run.rows)
+    kept = f"; {state} keeps epoch {good}" if state is not None and good else ""
+    return TrainingError(
+        f"{what} is not finite at step {step + 1} of {len(rates)} in epoch {good + 1}, at learning rate "
+        f"{rates[step]:.2g}; try a smaller one{kept}"
+    )
 
 
 class _Objective(nn.Module):

@@ -13,6 +13,7 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 
 from checkpoint import load_checkpoint, read_tensors
 from process_data import ROOT, Sessions
@@ -136,6 +137,33 @@ def test_two_processes_train_the_same_bits(model, tmp_path):
         run = start(f"from train import main; import sys; sys.exit(main({arguments!r}))")
         assert run.wait(120) == 0
     assert_same_bits(*map(weights, files))
+
+
+def test_interrupting_a_notebook_keeps_the_table(project_copy):
+    """The stop button while a cell trains: the cell ends by itself, and the next ones go on with its run."""
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(project_copy))
+    try:
+        client.execute("from train import train_model; run = train_model('Demo', 'GRU4REC', epochs=500)")
+        told = ""
+        while "epoch=2" not in told:
+            message = client.get_iopub_msg(timeout=60)
+            told += str(message["content"].get("text", "")) + str(message["content"].get("data", ""))
+        manager.interrupt_kernel()
+        assert client.get_shell_msg(timeout=60)["content"]["status"] == "ok"
+        client.execute(
+            "from train import rank_labels, summarize\n"
+            "ranks = rank_labels(run.model, run.data.valid, run.data.popularity, mask_seen=True)\n"
+            "best = float(run.table['MRR@20'].max()), summarize(ranks)['MRR@20']\n"
+            "print('found', run.interrupted, len(run.table), *best)"
+        )
+        while "found" not in (text := str(client.get_iopub_msg(timeout=60)["content"].get("text", ""))):
+            told += text
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    _, interrupted, epochs, best, again = text.split()
+    assert f"Interrupted after epoch {epochs}; run it again to start anew." in told
+    assert interrupted == "True" and int(epochs) >= 2 and float(again) == pytest.approx(float(best), abs=1e-9)
 
 
 def test_the_final_notebook_writes_the_same_bytes_twice(project_copy):

@@ -251,27 +251,45 @@ def test_the_seed_orders_the_batches():
     assert first["loss"].tolist() != second["loss"].tolist()
 
 
-def test_a_loss_that_is_not_finite_names_epoch_and_rate():
-    with pytest.raises(TrainingError, match=r"epoch 1 at learning rate 1e\+30.*try a smaller one"):
+STEPS = -(-len(TrainDataset(TRAIN)) // 32)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rate():
+    with pytest.raises(TrainingError, match=r"step \d+ of \d+ in epoch 1, at learning rate 1e\+30; try a sm"):
         run_fit(make_model(), lr=1e30)
 
 
-def test_a_loss_that_breaks_later_names_its_epoch(monkeypatch):
-    steps = -(-len(TrainDataset(TRAIN)) // 32)
-    calls, loss = [], train.next_item_loss
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_a_loss_that_breaks_later_leaves_the_last_good_epoch(schedule, monkeypatch, tmp_path):
+    calls, loss, state = [], train.next_item_loss, tmp_path / "state.safetensors"
 
     def breaks(*args, **options):
         calls.append(1)
-        return loss(*args, **options) * (math.nan if len(calls) > steps else 1)
+        return loss(*args, **options) * (math.nan if len(calls) == 2 * STEPS + 3 else 1)
 
+    good = make_model()
+    run_fit(good, epochs=4, stop_after=2, schedule=schedule, state=state)
+    kept = load_file(state)
     monkeypatch.setattr(train, "next_item_loss", breaks)
-    with pytest.raises(TrainingError, match="the loss is nan in epoch 2 at learning rate 0.02"):
-        run_fit(make_model())
+    model = make_model()
+    rate = 0.02
+    if schedule == "onecycle":
+        adam = torch.optim.Adam(model.parameters(), lr=rate)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=rate, total_steps=4 * STEPS)
+        for _ in range(2 * STEPS + 2):
+            adam.step()
+            cycle.step()
+        rate = cycle.get_last_lr()[0]
+    said = f"loss is not finite at step 3 of {STEPS} in epoch 3, at learning rate {rate:.2g}; .*{state} k"
+    with pytest.raises(TrainingError, match=said):
+        run_fit(model, epochs=4, schedule=schedule, state=state)
+    assert_same_bits(load_file(state), kept)
+    assert_same_bits(model.state_dict(), good.state_dict())
 
 
 def test_weights_that_break_in_the_last_step_are_named_too():
     # One batch an epoch: its loss is finite, what the step leaves is not.
-    with pytest.raises(TrainingError, match=r"epoch 1 at learning rate 1e\+30: scores hold NaN"):
+    with pytest.raises(TrainingError, match=r"a score is not finite at step 1 of 1 in epoch 1, .* 1e\+30"):
         run_fit(make_model(), lr=1e30, batch_size=1000)
 
 
@@ -290,9 +308,6 @@ def interrupt(monkeypatch, function, call):
         return original(*args, **options)
 
     monkeypatch.setattr(train, function, interrupted)
-
-
-STEPS = -(-len(TrainDataset(TRAIN)) // 32)
 
 
 @pytest.mark.parametrize(
