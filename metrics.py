@@ -33,21 +33,29 @@ def ranks_of_targets(scores: Tensor, targets: Tensor) -> Tensor:
     return sum(part.sum(1).long() for part in at_least.split(2**24, dim=1))
 
 
+def gains(ranks: np.ndarray, metric: str, k: int) -> np.ndarray:
+    """(Q,) what each query adds to HR@K, MRR@K or NDCG@K, whose mean the metric is; ranks (Q,).
+
+    With one relevant item NDCG is 1 / log2(1 + rank) (Jarvelin & Kekalainen 2002). All are 0 beyond k.
+    """
+    ranks = np.asarray(ranks, float)
+    worth = {"HR": np.ones_like, "MRR": np.reciprocal, "NDCG": lambda r: 1 / np.log2(1 + r)}[metric]
+    return np.where(ranks <= k, worth(ranks), 0)
+
+
 def hit_rate(ranks: np.ndarray, k: int) -> float:
     """HR@K: share of queries whose target is among the first k."""
-    return float(np.mean(np.asarray(ranks) <= k))
+    return float(np.mean(gains(ranks, "HR", k)))
 
 
 def mean_reciprocal_rank(ranks: np.ndarray, k: int) -> float:
     """MRR@K: mean of 1 / rank, 0 beyond k."""
-    ranks = np.asarray(ranks, float)
-    return float(np.mean(np.where(ranks <= k, 1 / ranks, 0)))
+    return float(np.mean(gains(ranks, "MRR", k)))
 
 
 def ndcg(ranks: np.ndarray, k: int) -> float:
-    """NDCG@K with one relevant item: mean of 1 / log2(1 + rank), 0 beyond k (Jarvelin & Kekalainen 2002)."""
-    ranks = np.asarray(ranks, float)
-    return float(np.mean(np.where(ranks <= k, 1 / np.log2(1 + ranks), 0)))
+    """NDCG@K."""
+    return float(np.mean(gains(ranks, "NDCG", k)))
 
 
 def summarize(ranks: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from metrics import confidence_interval
+from metrics import confidence_interval, gains
 
 # Okabe & Ito's palette, told apart by colour-blind readers and, by lightness, in grey print.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -341,7 +341,7 @@ def plot_by_group(
     for axis, metric in zip(axes, ("HR@20", "MRR@20"), strict=True):
         ends = []
         for (name, runs), colour in zip(ranks.items(), _cycle(COLOURS), strict=False):
-            worth = [np.where(r <= 20, 1 if metric == "HR@20" else 1 / r, 0) for r in runs]
+            worth = [gains(r, metric.removesuffix("@20"), 20) for r in runs]
             values = [np.mean([w[groups == g].mean() for w in worth]) for g in there]
             axis.plot(range(len(there)), values, color=colour, marker="o", ms=4)
             ends.append((len(there) - 1, values[-1], f"  {name}", colour))

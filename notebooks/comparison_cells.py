@@ -4,7 +4,8 @@
 def only_in(folder: str, module: str) -> str:
     """Code that says in a sentence that a notebook was opened elsewhere, where its imports would fail."""
     return f"""if not Path("{module}").exists():
-    raise FileNotFoundError("Open this notebook where it lies, in {folder}: it needs {module} there.")"""
+    raise FileNotFoundError("Open this notebook where it lies, in {folder}: "
+                            "it needs {module} there.")"""
 
 
 IMPORT_PATH = (
@@ -35,7 +36,7 @@ from IPython.display import display
 import plots
 import report
 from checkpoint import load_checkpoint
-from metrics import confidence_interval, hit_rate
+from metrics import confidence_interval, gains, hit_rate
 from models import COUNT_MODELS, MODELS, NEURAL_MODELS
 from process_data import REPORT_PRESET, leak_rate, leaked_rows, load_datasets, prepare
 from train import find_pretrained, load_recipe""",
@@ -52,7 +53,8 @@ for name, dataset in datasets.items():
     plans += compare.report_plans(name, epochs=EPOCHS) if name == first else []
     compare.run_missing(dataset, plans)
 runs = compare.load_results()
-runs = runs[runs["dataset"].isin(datasets) & runs["split_seed"].isin(SPLIT_SEEDS) & runs["seed"].isin(SEEDS)]
+runs = runs[runs["dataset"].isin(datasets)]
+runs = runs[runs["split_seed"].isin(SPLIT_SEEDS) & runs["seed"].isin(SEEDS)]
 honest = runs[(runs["split"] == "user") & (runs["protocol"] == "best")]
 reported = runs[(runs["dataset"] == first) & runs["protocol"].str.startswith("report-")]
 print(f"{len(honest)} honest runs, {len(reported)} runs of the report's protocol")""",
@@ -60,7 +62,7 @@ print(f"{len(honest)} honest runs, {len(reported)} runs of the report's protocol
 
 Rows split at random, the report's hyperparameters, NARM and SR-GNN trained on single labels, the others on shifted
 sequences (one seed, the epoch with the best validation MRR@20; the report printed its last epoch).""",
-    """trained_on = {model: load_recipe("report", model, first)["data"]["dataset"] for model in compare.REPORTED}
+    """trained_on = {m: load_recipe("report", m, first)["data"]["dataset"] for m in compare.REPORTED}
 by_row = reported[reported["split"] == "row"].set_index(["model", "protocol"])
 ours = pd.DataFrame({m: by_row.loc[(m, f"report-{rows}"), ["MRR@20", "HR@20", "accuracy"]]
                      for m, rows in trained_on.items()}).T.astype(float)
@@ -77,7 +79,8 @@ validated while `[a, b, c]->d` is trained, and trained on shifted sequences that
 `a, b -> c` word for word.""",
     """data = prepare(datasets[first], split="row", **REPORT_PRESET)
 leaked = leaked_rows(data.train, data.valid)
-print("leak rate (same user, any user):", tuple(round(rate, 3) for rate in leak_rate(data.train, data.valid)))
+same, other = leak_rate(data.train, data.valid)
+print(f"leak rate {same:.3f} from the same user, {other:.3f} from any user")
 plots.plot_leak(leaked, data.valid.lengths);""",
     "HR@20 of each model on the leaked validation rows and on the others:",
     """parts = {f"{m}, {protocol.removeprefix('report-')}": {
@@ -94,7 +97,8 @@ bad.
 So what does training on shifted sequences do, apart from the leak? The same models on both kinds of rows, split by
 row and by user:""",
     """grid = reported.assign(rows=reported["protocol"].str.removeprefix("report-"))
-grid = grid.pivot_table(index="model", columns=["rows", "split"], values="HR@20").loc[list(compare.REPORTED)]
+grid = grid.pivot_table(index="model", columns=["rows", "split"], values="HR@20")
+grid = grid.loc[list(compare.REPORTED)]
 flat = grid.drop(columns="causal", errors="ignore")
 flat.columns = [f"{rows}, split by {split}" for rows, split in flat.columns]
 display(grid.round(3))
@@ -122,25 +126,22 @@ for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     caption = f"{name}, test part, split seed {split_seed}, seeds {SEEDS}"
     display(text.style.set_caption(caption).apply(lambda _, bold=bold: bold, axis=None))""",
     "What they cost (one thread; parameters learned by gradient, seconds of training, queries a second):",
-    """cost = honest.groupby(["dataset", "model"])[["parameters", "train_seconds", "queries_per_second"]].mean()
+    """costs = ["parameters", "train_seconds", "queries_per_second"]
+cost = honest.groupby(["dataset", "model"])[costs].mean()
 cost.round(0).astype(int).unstack(0).loc[order]""",
     """How sure is the order? Paired bootstrap over the test part's users: the best model less each other, the mean over
 the seeds; an interval that excludes 0 is a difference that other users would most likely show too.""",
-    """def worth(ranks, metric):
-    return np.where(ranks <= 20, 1 if metric == "HR@20" else 1 / ranks, 0)
-
-def per_query(part, metric):
-    return part.groupby("model")["ranks"].apply(lambda r: np.mean([worth(x, metric) for x in r], axis=0))
-
-tests = {}
+    """tests = {}
 for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
-    test = prepare(datasets[name], split_seed=split_seed).test
-    for metric in ("HR@20", "MRR@20"):
-        values = per_query(part, metric)
-        best = max(values.index, key=lambda m: values[m].mean())
-        for m in values.index.drop(best):
-            low, high = confidence_interval(values[best] - values[m], test.users)
-            tests[name, split_seed, f"{metric}: {best} less", m] = f"{low:+.4f} .. {high:+.4f}"
+    users = prepare(datasets[name], split_seed=split_seed).test.users
+    for metric in ("HR", "MRR"):
+        values = {m: np.mean([gains(ranks, metric, 20) for ranks in runs_of_it["ranks"]], axis=0)
+                  for m, runs_of_it in part.groupby("model")}
+        best = max(values, key=lambda m: values[m].mean())
+        for m in values:
+            if m != best:
+                low, high = confidence_interval(values[best] - values[m], users)
+                tests[name, split_seed, f"{metric}@20: {best} less", m] = f"{low:+.4f} .. {high:+.4f}"
 pd.Series(tests).unstack(-1)[[m for m in order if m in {key[-1] for key in tests}]].fillna("").T""",
     "## 4. Pictures\n\nFor split seed 0, the mean over the seeds. HR@K and MRR@K:",
     """shown = {name: part for name, part in honest[honest["split_seed"] == SPLIT_SEEDS[0]].groupby("dataset")}
@@ -159,8 +160,8 @@ for name in datasets:
     "By session length:",
     """for name, data in prepared.items():
     lengths = data.test.lengths.clip(1, 5)
-    show(plots.plot_by_group(ranks_of(name), lengths - 1, ["1", "2", "3", "4", "5"], xlabel="items in the session",
-                             title=name))""",
+    show(plots.plot_by_group(ranks_of(name), lengths - 1, ["1", "2", "3", "4", "5"],
+                             xlabel="items in the session", title=name))""",
     """By how popular the target is: the head is the most popular items that make up a third of the training data, the
 tail the rarest that make up a third; unseen targets are misses for everybody.""",
     """kinds = ["unseen", "tail", "middle", "head"]
@@ -256,8 +257,9 @@ studies = {(name, model): tune.tune(dataset, model, trials=TRIALS, epochs=EPOCHS
 counts = tune.table_of_studies()
 counts[counts["dataset"].isin(datasets)].set_index(["dataset", "model"]).round(4)""",
     "## What came out\n\nThe best so far, trial by trial; pruned trials count as trials:",
-    """def values(study):
-    complete = optuna.trial.TrialState.COMPLETE
+    """complete = optuna.trial.TrialState.COMPLETE
+
+def values(study):
     return [t.value if t.state == complete else float("nan") for t in tune.finished(study)]
 
 for name in datasets:
@@ -280,7 +282,7 @@ for name in datasets:
     """for name in datasets:
     trials = {}
     for m in (m for m in MODELS if m in NEURAL_MODELS):
-        done = [t for t in tune.finished(studies[name, m]) if t.state == optuna.trial.TrialState.COMPLETE]
+        done = [t for t in tune.finished(studies[name, m]) if t.state == complete]
         trials[m] = pd.DataFrame([t.params | {"value": t.value} for t in done])
     figure = plots.plot_slices(trials, list(tune.NEURAL_SPACE), log=["fit.lr", "fit.weight_decay"])
     figure.suptitle(name, x=0.05)
@@ -289,8 +291,8 @@ for name in datasets:
     "## The recipes\n\nWhat `--recipe best` reads now:",
     """for name in datasets:
     recipes = {m: load_recipe("best", m, name) for m in MODELS}
-    drawn = {m: {key: recipes[m][key.split(".")[0]].get(key.split(".")[1], "default") for key in tune.SPACES[m]}
-             for m in MODELS}
+    drawn = {m: {f"{kind}.{key}": recipes[m][kind].get(key, "default")
+                 for kind, key in (name.split(".") for name in tune.SPACES[m])} for m in MODELS}
     table = pd.DataFrame(drawn).T.astype(object)
     display(table.where(table.notna(), "").style.set_caption(name).format(precision=4))""",
 ]

@@ -90,13 +90,15 @@ numbers, nothing else.""",
 MINUTES = {"GRU4REC": 25, "SRGNN": 15, "NARM": 15, "GRUwATT": 45, "GGNNwATT": 35}
 
 PICTURES = {
-    "GRU4REC": """plots.draw_model("GRU4REC", ["session\\n$x_1 .. x_t$", "embedding", "GRU", "linear", "scores of\\nall items"],
+    "GRU4REC": """plots.draw_model("GRU4REC",
+                 ["session\\n$x_1 .. x_t$", "embedding", "GRU", "linear", "scores of\\nall items"],
                  {2: "state $h_t$", 3: "back to embedding width", 4: "product with the embedding"});""",
     "SRGNN": """plots.draw_model("SR-GNN", ["session\\n$x_1 .. x_t$", "graph\\nget_slice", "gated graph\\nnetwork",
                             "attention,\\nsummed", "$W_3 [s_l; s_g]$", "scores of\\nall items"],
                  {1: "items, A, alias", 2: "node vectors $v_i$", 3: "query: last item"});""",
-    "NARM": """plots.draw_model("NARM", ["session\\n$x_1 .. x_t$", "embedding", "GRU", "attention,\\nsummed over $j \\\\leq t$",
-                          "$B\\\\,[c_g; c_l]$", "scores of\\nall items"],
+    "NARM": """plots.draw_model("NARM",
+                 ["session\\n$x_1 .. x_t$", "embedding", "GRU", "attention,\\nsummed over $j \\\\leq t$",
+                  "$B\\\\,[c_g; c_l]$", "scores of\\nall items"],
                  {2: "states $h_1 .. h_t$", 3: "local encoder $c_l$", 4: "global $c_g = h_t$"});""",
     "GRUwATT": """plots.draw_model("GRUwATT", ["session\\n$x_1 .. x_t$", "embedding", "GRU", "gate\\n$\\\\alpha_t h_t$",
                              "$W [h_t; c_t]$", "scores of\\nall items"],
@@ -203,7 +205,8 @@ def _other_trials(model: str, setup: str) -> list[str]:
 printed = report.PRINTED_EPOCHS[MODEL]
 theirs = pd.DataFrame.from_dict(printed, "index", columns=columns)
 ours = trial.table.set_index("epoch")[columns].reindex([*printed, trial.table["epoch"].iloc[-1]])
-pd.concat({"report": theirs, "ours": ours[~ours.index.duplicated()]}, axis=1).rename_axis("epoch").round(4)""",
+both = {"report": theirs, "ours": ours[~ours.index.duplicated()]}
+pd.concat(both, axis=1).rename_axis("epoch").round(4)""",
         "By epoch, the report's printed values as crosses:",
         "plots.plot_trials({MODEL: trial.table}, report.PRINTED_EPOCHS[MODEL]);",
     ]
@@ -283,7 +286,8 @@ MODEL = [
     """recipe = load_recipe(RECIPE, MODEL, dataset.short_name)
 size = sum(p.numel() for p in build_model(MODEL, n_items=data.n_items, **recipe["model"]).parameters())
 print(f"{size:,} parameters")
-pd.Series({f"{kind}.{key}": value for kind in recipe for key, value in recipe[kind].items()}).to_frame(RECIPE)""",
+named = {f"{kind}.{key}": value for kind in recipe for key, value in recipe[kind].items()}
+pd.Series(named).to_frame(RECIPE)""",
 ]
 
 TRAINING = [
@@ -295,7 +299,7 @@ for seed in SEEDS:
     print(f"seed {seed}: best epoch {runs[seed].header['epochs']} of {len(table)}, "
           f"{table['seconds'].sum():.0f} s on {device_name(device)}")""",
     "Train loss falls on; validation says when to stop:",
-    'plots.plot_training({f"seed {seed}": run.table for seed, run in runs.items()}, f"{MODEL} on {dataset.name}");',
+    'plots.plot_training({f"seed {s}": run.table for s, run in runs.items()}, f"{MODEL} on {dataset.name}");',
 ]
 
 EVALUATION = [
@@ -305,8 +309,9 @@ EVALUATION = [
 results = pd.concat({part: pd.DataFrame({s: run.metrics[part] for s, run in runs.items()}).T[names]
                      for part in ("valid", "test")}, names=["part", "seed"])
 mean, spread = results.groupby("part").mean(), results.groupby("part").std(ddof=0)
-cells = [" ± ".join((f"{mean.loc['test', name]:.4f}", f"{spread.loc['test', name]:.4f}")) for name in names]
-print(f"{dataset.name}, test part of the user split (split seed 0), seeds {SEEDS}, {device_name(device)}:")
+cells = [f"{mean.loc['test', name]:.4f} ± {spread.loc['test', name]:.4f}" for name in names]
+print(f"{dataset.name}, test part of the user split (split seed 0), seeds {SEEDS}, "
+      f"{device_name(device)}:")
 print(f"| {MODEL} | " + " | ".join(cells) + " |")
 pd.concat({"mean": mean, "spread": spread}, axis=1).round(4)""",
     "Test part by session length:",
@@ -321,8 +326,8 @@ EXAMPLES = [
     " name no items):",
     """run = runs[SEEDS[0]]
 model = run.model
-rows = [int(np.flatnonzero(dataset.test.lengths == length)[0]) for length in np.unique(dataset.test.lengths)]
-sessions = [dataset.test[row] for row in rows]
+first_rows = np.unique(dataset.test.lengths, return_index=True)[1]
+sessions = [dataset.test[row] for row in first_rows]
 found = recommend(run.checkpoint(), sessions, k=20)
 pd.DataFrame({"session": sessions, "first five of 20": found.items[:, :5].tolist(),
               "their scores": found.scores[:, :5].round(2).tolist()})""",
@@ -337,7 +342,8 @@ run.save(path)
 loaded = load_checkpoint(path)
 again = evaluate(loaded, split_sessions(dataset.train).test)
 assert (again.ranks == run.ranks["test"]).all()
-print(f"{path.as_posix()}: {path.stat().st_size / 2**20:.1f} MiB, test MRR@20 {again.metrics['MRR@20']:.4f} again")""",
+size = path.stat().st_size / 2**20
+print(f"{path.as_posix()}: {size:.1f} MiB, test MRR@20 {again.metrics['MRR@20']:.4f} again")""",
 ]
 
 
@@ -395,14 +401,17 @@ K = 20
 EPOCHS = None  # of models that have to be trained first; None: the recipe's""",
     "## Data\n\nFetched where they are missing; where the server does not answer, the embedded Demo takes their place.",
     """datasets = {dataset.short_name: dataset for dataset in load_datasets(DATASETS)}
-pd.DataFrame({name: {"training rows": len(d.train), "users": d.train.users[-1] + 1, "test sessions": len(d.test),
-                     "of one item": int((d.test.lengths == 1).sum())} for name, d in datasets.items()}).T""",
+facts = {name: {"training rows": len(d.train), "users": d.train.users[-1] + 1,
+                "test sessions": len(d.test), "of one item": int((d.test.lengths == 1).sum())}
+         for name, d in datasets.items()}
+pd.DataFrame(facts).T""",
     "## Models\n\nCommitted checkpoints where they were made from exactly these files; else they are trained now.",
     """device = pick_device()
 checkpoints = {(name, model): load_checkpoint(get_pretrained(dataset, model, epochs=EPOCHS), device)
                for name, dataset in datasets.items() for model in MODELS}
-twins = pd.DataFrame({key: c.header["metrics"]["twin_test"] for key, c in checkpoints.items()}).T
-twins.insert(0, "validation MRR@20", [c.header["metrics"]["twin_valid"]["MRR@20"] for c in checkpoints.values()])
+measured = {key: c.header["metrics"] for key, c in checkpoints.items()}
+twins = pd.DataFrame({key: m["twin_test"] for key, m in measured.items()}).T
+twins.insert(0, "validation MRR@20", [m["twin_valid"]["MRR@20"] for m in measured.values()])
 twins.rename_axis(["dataset", "model"]).round(4)""",
     "What an ensemble averages, with which weights, and what its members reach alone (validation chose the weights):",
     """members = pd.DataFrame([{"dataset": name, "model": m["model"], "weight": m["weight"],
@@ -411,12 +420,12 @@ twins.rename_axis(["dataset", "model"]).round(4)""",
 members.round(4)""",
     "The twins on held-out users (test part of the user split, one seed):",
     """for name in datasets:
-    figure = plots.plot_heldout({m: checkpoints[name, m].header["metrics"]["twin_test"] for m in MODELS})
+    figure = plots.plot_heldout({m: measured[name, m]["twin_test"] for m in MODELS})
     figure.suptitle(name)
     display(figure)
     plots.plt.close(figure)""",
     "Validation chooses the model that recommends, not the test part:",
-    """chosen = {name: max(MODELS, key=lambda m: checkpoints[name, m].header["metrics"]["twin_valid"]["MRR@20"])
+    """chosen = {name: max(MODELS, key=lambda m: measured[name, m]["twin_valid"]["MRR@20"])
           for name in datasets}
 chosen""",
     "## Recommend",
@@ -436,16 +445,17 @@ for name, dataset in datasets.items():
     checkpoint = checkpoints[name, chosen[name]]
     items = checkpoint.vocabulary.encode(results[name].items)
     share = len(np.unique(items)) / len(checkpoint.vocabulary)
-    figure = plots.plot_concentration(items, checkpoint.popularity,
-                                      title=f"{name}: {share:.0%} of the items are recommended to somebody")
+    title = f"{name}: {share:.0%} of the items are recommended to somebody"
+    figure = plots.plot_concentration(items, checkpoint.popularity, title=title)
     display(figure)
     plots.plt.close(figure)""",
     "## Explore\n\nPick a model and a session, or type one (ids with commas between, Enter). The picture is an example"
     " that stays when no kernel runs; the controls below it live with one.",
     """name, dataset = next(iter(datasets.items()))
 examples = [dataset.test[row] for row in np.unique(dataset.test.lengths, return_index=True)[1]]
-plots.plt.close(example := show_session(f"{name}, {MODELS[1]}", checkpoints[name, MODELS[1]], examples[-1]))
+example = show_session(f"{name}, {MODELS[1]}", checkpoints[name, MODELS[1]], examples[-1])
 display(example)
+plots.plt.close(example)
 explore({m: checkpoints[name, m] for m in MODELS}, maximal_sessions(dataset.train)[0], examples)""",
     "## Checks\n\nRead back from the files: as many rows as the test file, in its order, `K` distinct items, none of the"
     " session's own.",
@@ -454,14 +464,16 @@ explore({m: checkpoints[name, m] for m in MODELS}, maximal_sessions(dataset.trai
     sessions = read_sessions(Path("results") / f"test_result_{name}.csv", labels=False)
     items = np.array([cell.strip("[]").split(", ") for cell in written["predict"]], dtype=np.int64)
     assert len(written) == len(dataset.test) and list(written.columns) == ["session", "predict"]
-    assert (sessions.items == dataset.test.items).all() and (sessions.offsets == dataset.test.offsets).all()
+    assert (sessions.items == dataset.test.items).all()
+    assert (sessions.offsets == dataset.test.offsets).all()
     assert items.shape == (len(written), K) and (np.diff(np.sort(items), axis=1) > 0).all()
     assert not (items[dataset.test.row_of_item] == dataset.test.items[:, None]).any()
-    print(f"{name}: {len(written):,} rows, in order, {K} distinct items each, none already in its session")""",
+    print(f"{name}: {len(written):,} rows, in order, {K} distinct items each, none of the session's")""",
     "Where the test file does have labels (the Demo's does), the whole way can be measured:",
     """for name, dataset in datasets.items():
     if dataset.test.labels is not None:
-        display(pd.Series(evaluate(checkpoints[name, chosen[name]], dataset.test).metrics, name=name).round(4).to_frame())
+        found = evaluate(checkpoints[name, chosen[name]], dataset.test)
+        display(pd.Series(found.metrics, name=name).round(4).to_frame())
     else:
         print(f"{name}: no labels in the test file")""",
 ]

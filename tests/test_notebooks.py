@@ -58,6 +58,8 @@ def test_one_parameters_cell_and_short_cells(name):
     tagged = [c for c in code_cells(name) if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1 and "DATASET" in tagged[0].source
     assert all(len(c.source.splitlines()) <= 15 for c in code_cells(name))
+    wide = [line for c in code_cells(name) for line in c.source.splitlines() if len(line) > 104]
+    assert not wide, "a reader would have to scroll sideways"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
