@@ -182,11 +182,28 @@ def load_results(folder: Path = RUNS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def readme_table(runs: pd.DataFrame, dataset: str, split_seeds: Sequence[int] = SPLIT_SEEDS) -> str:
+    """The README's table of one dataset, in Markdown: mean ± standard deviation over the seeds, by split."""
+    honest = runs[(runs["dataset"] == dataset) & (runs["split"] == "user") & (runs["protocol"] == "best")]
+    columns = [(metric, split_seed) for split_seed in split_seeds for metric in ("HR@20", "MRR@20")]
+    heads = ["model", *(f"{metric}, split {split_seed}" for metric, split_seed in columns)]
+    lines = [heads, ["---"] * len(heads)]
+    for model in (model for model in MODELS if model in set(honest["model"])):
+        cells = [model]
+        for metric, split_seed in columns:
+            of_split = honest[(honest["model"] == model) & (honest["split_seed"] == split_seed)][metric]
+            spread = f" ± {of_split.std(ddof=0):.4f}" if len(of_split) > 1 else ""
+            cells.append(f"{of_split.mean():.4f}{spread}")
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", nargs="+", default=list(AMAZON.values()), help="names or folders")
     parser.add_argument("--report", action="store_true", help="the report's runs on every dataset named")
     parser.add_argument("--only", help="part of a run's name, e.g. NARM or user_best_0")
+    parser.add_argument("--table", action="store_true", help="print the README's tables, and run nothing")
     parser.add_argument("--list", action="store_true", help="say what is left to run, and run nothing")
     args = parser.parse_args(argv)
     try:
@@ -196,7 +213,9 @@ def main(argv: list[str] | None = None) -> int:
             if dataset is datasets[0] or args.report:
                 plans += report_plans(dataset.short_name)
             plans = [plan for plan in plans if not args.only or args.only in plan.name]
-            if args.list:
+            if args.table:
+                print(f"**{dataset.name}**\n\n{readme_table(load_results(), dataset.short_name)}\n")
+            elif args.list:
                 print(*(plan.name for plan in plans if read_result(plan) is None), sep="\n")
             else:
                 run_missing(dataset, plans)

@@ -85,6 +85,27 @@ def test_a_closer_look_at_the_test_part(demo, folders):
     assert len(result["ranks"]["test"]) == result["queries"]["test"] == len(sessions)
 
 
+def test_the_table_has_a_row_a_model_with_its_spread(demo, folders):
+    for split_seed in (0, 1):
+        run_plan(Plan("Popularity", "demo", split_seed=split_seed), demo, **folders)
+        for seed in (0, 1):
+            run_plan(
+                Plan("GRU4REC", "demo", split_seed=split_seed, seed=seed, changes={"fit": {"epochs": 1}}),
+                demo,
+                **folders,
+            )
+    runs = load_results(folders["folder"])
+    head, _, neural, popularity = compare.readme_table(runs, "demo").splitlines()
+    assert head == "| model | HR@20, split 0 | MRR@20, split 0 | HR@20, split 1 | MRR@20, split 1 |"
+    of = runs.set_index(["model", "split_seed", "seed"])["MRR@20"]
+    assert popularity.split(" | ")[2] == f"{of['Popularity', 0, 0]:.4f}"
+    mean, half = (
+        (of["GRU4REC", 1, 0] + of["GRU4REC", 1, 1]) / 2,
+        abs(of["GRU4REC", 1, 0] - of["GRU4REC", 1, 1]) / 2,
+    )
+    assert neural.split(" | ")[-1] == f"{mean:.4f} ± {half:.4f} |"
+
+
 def test_command_line(capsys):
     assert compare.main(["--dataset", "Demo", "--list", "--only", "NARM_demo_row"]) == 0
     assert capsys.readouterr().out.split() == [
