@@ -1,22 +1,25 @@
 """Choose hyperparameters on validation: an Optuna study per model and dataset, resumed where it stopped.
 
 python tune.py --dataset Amazon_Beauty --model NARM --trials 30
-python tune.py --dataset Amazon_Beauty --write        # the best of every study into recipes.toml
+python tune.py --dataset Amazon_Beauty --write        # what every study chose into recipes.toml
 
 The objective is MRR@20 on the validation part of the user split (split seed 0, seed 0); the test part is
-never scored. A study is a journal in results/tuning/, one line an event, written by one process at a time.
+never scored. A neural trial is cheaper than a recipe (fewer epochs, a sampled softmax, one seed), so in the
+end the best few run against the recipe as it stands, all as a recipe is run, from two seeds.
+A study is a journal in results/tuning/, one line an event, written by one process at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
 import optuna
 import pandas as pd
-import tomlkit
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -30,14 +33,19 @@ from train import TrainingError, load_recipe, train_model
 
 STUDIES = ROOT / "results" / "tuning"
 TRIALS = 30
-# One-cycle over so many epochs, for every model alike; after the third and the ninth the best third goes on.
+# One-cycle over so many epochs, for every model alike; after the third and the ninth a trial goes on if it
+# is among the best third of those that came so far before it.
 EPOCHS = 10
 FIRST_RUNG, REDUCTION = 3, 3
 # A trial estimates its loss from sampled items, as `fast` does: a third of the time, and on Beauty as good as
 # the full softmax within the seeds' spread (benchmarks/README.md). The recipe trains with the full one.
 NEGATIVES = 2048
+# What runs once more as a recipe is run: the best completed trials, from these seeds.
+FINALISTS, FINAL_SEEDS = 3, (0, 1)
+CHANGES = {"model": {}, "fit": {}, "data": {}}
 # A recipe's value, "kind.name" -> how it is drawn: (low, high), (low, high, "log"), or the choices of a list.
 Space = dict[str, tuple | list]
+WRITTEN = "# Below this line `python tune.py --write` writes.\n"
 NEURAL_SPACE: Space = {
     "model.dropout": (0.1, 0.6),
     "model.hidden_dropout": (0.1, 0.6),
@@ -78,7 +86,7 @@ SPACES: dict[str, Space] = {
 
 def draw(trial: optuna.Trial, space: Space) -> dict[str, dict]:
     """One point of a space, as `train_model` takes it: {"model": {...}, "fit": {...}, "data": {...}}."""
-    changes: dict[str, dict] = {"model": {}, "fit": {}, "data": {}}
+    changes = {kind: dict(values) for kind, values in CHANGES.items()}
     for key, choice in space.items():
         kind, name = key.split(".")
         if isinstance(choice, list):
@@ -122,11 +130,22 @@ def tune(
 ) -> optuna.Study:
     """Run trials until `trials` of them have finished, those of earlier runs counted.
 
-    The first trial of a study is the recipe `best` as it stands. The sampler is seeded by how many trials
-    have finished, so a study that is never stopped draws the same points again.
+    The first trial of a study is the recipe `best` as it stands, as far as the space can say it. The sampler
+    is seeded by how many trials have finished, so a study that is never stopped draws the same points again.
+    Raises ValueError for a study of other data, or of trials of other epochs.
     """
     space = SPACES[model]
     study = open_study(dataset.short_name, model, folder)
+    asked = {"sha256": dataset.sha256, "epochs": epochs if model in NEURAL_MODELS else None}
+    for name, value in asked.items():
+        known = study.user_attrs.get(name, value)
+        if known != value:
+            raise ValueError(
+                f"{study.study_name}: its trials had other {name} ({known}, not {value}); "
+                "ask for the same, or name another --folder"
+            )
+        if name not in study.user_attrs:
+            study.set_user_attr(name, value)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)  # whoever ran it was stopped
     if not study.trials:
@@ -159,7 +178,68 @@ def tune(
         study.optimize(objective, n_trials=1)
         if progress:
             print(f"{study.study_name}: {done + 1} of {trials}, best {best_value(study):.4f}", flush=True)
+    if model in NEURAL_MODELS:
+        run_finals(dataset, model, study, progress=progress)
     return study
+
+
+def finalists(study: optuna.Study, dataset: str, model: str) -> list[dict[str, dict]]:
+    """The recipe `best` as it stands (no changes), and the best completed trials as changes to it."""
+    complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
+    complete.sort(key=lambda trial: -trial.value)
+    return [CHANGES, *(as_changes(trial.params) for trial in complete[:FINALISTS])]
+
+
+def run_finals(dataset: SessionDataset, model: str, study: optuna.Study, *, progress: bool = True) -> None:
+    """Run the finalists as recipes are run; each result stays in the study."""
+    for changes in finalists(study, dataset.short_name, model):
+        key = final_key(dataset.short_name, model, changes)
+        for seed in FINAL_SEEDS:
+            known = study.user_attrs.get(key, {})
+            if str(seed) in known:
+                continue
+            options = {"changes": changes, "seed": seed, "parts": ["valid"], "progress": progress}
+            run = train_model(dataset, model, **options)
+            if run.interrupted:
+                raise KeyboardInterrupt
+            value = run.metrics["valid"]["MRR@20"]
+            study.set_user_attr(key, known | {str(seed): value})
+            if progress:
+                print(f"{study.study_name}: final from seed {seed}, {value:.4f} with {key}", flush=True)
+
+
+def final_key(dataset: str, model: str, changes: dict[str, dict]) -> str:
+    """The recipe that a finalist is, as text."""
+    recipe = load_recipe("best", model, dataset)
+    return "final " + json.dumps({kind: recipe[kind] | changes[kind] for kind in CHANGES}, sort_keys=True)
+
+
+def chosen(study: optuna.Study, dataset: str, model: str) -> dict[str, dict] | None:
+    """What the study changes in the recipe; None where it is not over. No changes where the recipe was best.
+
+    A counting model has no seed and no cheaper trial: its best trial is chosen. A neural model's finalists
+    are compared by their mean over the seeds.
+    """
+    if not best_value(study):
+        return None
+    if model not in NEURAL_MODELS:
+        return as_changes(study.best_params)
+    means = []
+    for changes in finalists(study, dataset, model):
+        values = study.user_attrs.get(final_key(dataset, model, changes), {})
+        if len(values) < len(FINAL_SEEDS):
+            return None
+        means.append((sum(values.values()) / len(values), changes))
+    return max(means, key=lambda pair: pair[0])[1]
+
+
+def as_changes(params: dict) -> dict[str, dict]:
+    """A point of a space, to three digits, as `train_model` takes it."""
+    changes = {kind: dict(values) for kind, values in CHANGES.items()}
+    for key, value in params.items():
+        kind, name = key.split(".")
+        changes[kind][name] = float(f"{value:.3g}") if isinstance(value, float) else value
+    return changes
 
 
 def known_point(recipe: dict, space: Space) -> dict:
@@ -203,33 +283,35 @@ def table_of_studies(folder: Path = STUDIES) -> pd.DataFrame:
 def write_recipes(
     dataset: str, *, folder: Path = STUDIES, file: Path = ROOT / "recipes.toml", trials: int = TRIALS
 ) -> list[str]:
-    """The best point of every study that has run `trials` trials into [best.<dataset>.<MODEL>]; their models.
+    """What every complete study chose into [best.<dataset>.<MODEL>], at the file's end; the models changed.
 
-    Everything else in the file stays as it is, comments too.
+    Everything above WRITTEN stays as it is. Raises ValueError where that line is missing.
     """
-    recipes = tomlkit.parse(file.read_text(encoding="utf-8"))
-    of_dataset = recipes["best"].setdefault(dataset, tomlkit.table(is_super_table=True))
-    written = []
+    text = file.read_text(encoding="utf-8")
+    if WRITTEN not in text:
+        raise ValueError(f"{file}: its line {WRITTEN!r} is missing; add it at the end")
+    by_hand, _, written = text.partition(WRITTEN)
+    tables = tomllib.loads(written).get("best", {})
+    changed = []
     for model in SPACES:
         if not (folder / f"{dataset}_{model}.journal").exists():
             continue
         study = open_study(dataset, model, folder)
-        if len(finished(study)) < trials or not best_value(study):
+        changes = chosen(study, dataset, model)
+        if changes is None or len(finished(study)) < trials or not any(changes.values()):
             continue
-        values: dict[str, dict] = {}
-        for key, value in study.best_params.items():
-            kind, name = key.split(".")
-            values.setdefault(kind, {})[name] = float(f"{value:.3g}") if isinstance(value, float) else value
-        if model in NEURAL_MODELS:
-            values["fit"]["epochs"] = EPOCHS
-        section = tomlkit.table()
-        for kind, numbers in values.items():
-            section[kind] = tomlkit.inline_table() | numbers
-        of_dataset[model] = section
-        written.append(model)
+        tables.setdefault(dataset, {})[model] = {kind: values for kind, values in changes.items() if values}
+        changed.append(model)
+    lines = [by_hand + WRITTEN]
+    for name, models in tables.items():
+        for model, kinds in models.items():
+            lines += ["", f"[best.{name}.{model}]"]
+            for kind, values in kinds.items():
+                inside = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+                lines.append(f"{kind} = {{ {inside} }}")
     with replacing(file) as part:
-        part.write_text(tomlkit.dumps(recipes), encoding="utf-8")
-    return written
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return changed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -240,7 +322,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of a trial of a neural model")
     parser.add_argument("--folder", type=Path, default=STUDIES, help="where the journals are")
     parser.add_argument(
-        "--write", action="store_true", help="write the best points to recipes.toml, run nothing"
+        "--write", action="store_true", help="write what was chosen to recipes.toml, run nothing"
     )
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

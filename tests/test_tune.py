@@ -1,6 +1,7 @@
 """Tuning: declared spaces, pruning, resuming, never the test part, and recipes written where they belong."""
 
 import tomllib
+from dataclasses import replace
 
 import optuna
 import pandas as pd
@@ -89,7 +90,7 @@ def test_a_killed_trial_does_not_count_and_a_diverged_one_is_the_worst(demo, tmp
     assert study.trials[-1].value == 0
 
 
-def test_the_best_points_become_recipes_and_nothing_else_changes(demo, tmp_path):
+def test_what_a_study_chose_becomes_a_recipe_and_nothing_else_changes(demo, tmp_path):
     file = tmp_path / "recipes.toml"
     before = (ROOT / "recipes.toml").read_text(encoding="utf-8")
     file.write_text(before, encoding="utf-8")
@@ -98,13 +99,60 @@ def test_the_best_points_become_recipes_and_nothing_else_changes(demo, tmp_path)
     assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == ["STAN"]  # SKNN is unfinished
     found = load_recipe("best", "STAN", "demo", file=file)["model"]
     assert found == pytest.approx({k.split(".")[1]: v for k, v in study.best_params.items()}, rel=5e-3)
-    old, new = tomllib.loads(before), tomllib.loads(file.read_text(encoding="utf-8"))
-    new["best"].pop("demo")
+    text = file.read_text(encoding="utf-8")
+    old, new = tomllib.loads(before), tomllib.loads(text)
+    assert set(new["best"].pop("demo")) == {"STAN"}
     assert new == old
-    comments = [line for line in before.splitlines() if line.startswith("#")]
-    assert [
-        line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
-    ] == comments
+    by_hand, _, _ = before.partition(tune.WRITTEN)
+    assert text.startswith(by_hand + tune.WRITTEN)
+    tune.write_recipes("demo", folder=tmp_path, file=file, trials=3)
+    assert file.read_text(encoding="utf-8") == text
+    file.write_text(by_hand, encoding="utf-8")
+    with pytest.raises(ValueError, match="is missing; add it at the end"):
+        tune.write_recipes("demo", folder=tmp_path, file=file, trials=3)
+    assert file.read_text(encoding="utf-8") == by_hand
+
+
+def test_finalists_run_as_recipes_do_from_two_seeds_and_the_recipe_may_win(demo, tmp_path, monkeypatch):
+    asked = []
+
+    def watch(dataset, model, **options):
+        run = train_model(dataset, model, **options)
+        if "epochs" not in options:  # a final
+            asked.append((options["changes"], options["seed"], options["parts"]))
+            # The recipe is made the best or the worst of them.
+            run.metrics["valid"]["MRR@20"] = favour if options["changes"] == tune.CHANGES else 0.5
+        return run
+
+    train_model, favour = tune.train_model, 0.9
+    monkeypatch.setattr(tune, "train_model", watch)
+    recipe = tune.load_recipe
+    monkeypatch.setattr(
+        "train.load_recipe", lambda *names: {**(v := recipe(*names)), "fit": v["fit"] | {"epochs": 1}}
+    )
+    study = tune.tune(demo, "GRU4REC", trials=2, epochs=1, folder=tmp_path, progress=False)
+    assert len(asked) == 3 * 2 and [seed for _, seed, _ in asked] == [0, 1] * 3
+    assert all(parts == ["valid"] and "negatives" not in changes["fit"] for changes, _, parts in asked)
+    tune.tune(demo, "GRU4REC", trials=2, epochs=1, folder=tmp_path, progress=False)
+    assert len(asked) == 6  # each once
+    assert tune.chosen(study, "demo", "GRU4REC") == tune.CHANGES
+    file = tmp_path / "recipes.toml"
+    file.write_text(tune.WRITTEN)
+    assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=2) == []
+    key = tune.final_key("demo", "GRU4REC", tune.CHANGES)
+    study.set_user_attr(key, {"0": 0.1, "1": 0.2})
+    assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=2) == ["GRU4REC"]
+    best = max(study.trials, key=lambda trial: trial.value).params
+    written = tomllib.loads(file.read_text())["best"]["demo"]["GRU4REC"]
+    assert written["fit"]["lr"] == pytest.approx(best["fit.lr"], rel=5e-3)
+    study.set_user_attr(key, {"0": 0.1})
+    assert tune.chosen(study, "demo", "GRU4REC") is None  # not over
+
+
+def test_a_study_is_of_one_dataset_and_one_number_of_epochs(demo, tmp_path):
+    tune.tune(demo, "SKNN", trials=1, folder=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="demo_SKNN: its trials had other sha256"):
+        tune.tune(replace(demo, sha256="other"), "SKNN", trials=1, folder=tmp_path, progress=False)
 
 
 def test_command_line(tmp_path, capsys):
