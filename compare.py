@@ -3,8 +3,9 @@
 python compare.py [--dataset Amazon_Beauty] [--only NARM]
 
 Two kinds of runs. Honest: recipe `best`, user split, on every dataset, two split seeds, three seeds. The
-report's: recipe `report`, on the first dataset, by row and by user, on shifted sequences and single labels.
-A run is done again when its recipe has changed since. Several processes may share the work, one a dataset.
+report's: recipe `report`, on Beauty, by row and by user, on shifted sequences and single labels.
+A run is done again when its recipe, its data or an ensemble's member has changed since. Several processes
+may share the work, one a dataset.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Plan:
     seed: int = 0
     variant: str = ""
     changes: dict = field(default_factory=dict)
+    sha256: str = ""  # of the data that the run must be of; "": whatever it is of
 
     @property
     def protocol(self) -> str:
@@ -65,6 +67,7 @@ class Plan:
 def honest_plans(
     dataset: str,
     *,
+    sha256: str = "",
     split_seeds: Sequence[int] = SPLIT_SEEDS,
     seeds: Sequence[int] = SEEDS,
     epochs: int | None = None,
@@ -75,12 +78,12 @@ def honest_plans(
             for model in MODELS:  # the Ensemble is the last
                 if model not in COUNT_MODELS:
                     fewer = {"fit": {"epochs": epochs}} if epochs else {}
-                    yield Plan(model, dataset, split_seed=split_seed, seed=seed, changes=fewer)
+                    yield Plan(model, dataset, split_seed=split_seed, seed=seed, changes=fewer, sha256=sha256)
                 elif seed == seeds[0]:
-                    yield Plan(model, dataset, split_seed=split_seed)
+                    yield Plan(model, dataset, split_seed=split_seed, sha256=sha256)
 
 
-def report_plans(dataset: str, *, epochs: int | None = None) -> Iterator[Plan]:
+def report_plans(dataset: str, *, sha256: str = "", epochs: int | None = None) -> Iterator[Plan]:
     """The report's protocol and what is changed in it, one thing at a time."""
     fewer = {"fit": {"epochs": epochs}} if epochs else {}
     for split in ("row", "user"):
@@ -89,35 +92,57 @@ def report_plans(dataset: str, *, epochs: int | None = None) -> Iterator[Plan]:
             if model in ("GRUwATT", "GGNNwATT"):
                 variants["causal"] = {"data": {"dataset": "TrainDataset"}, "model": {"causal": True}}
             for variant, changes in variants.items():
-                yield Plan(model, dataset, split, "report", variant=variant, changes=changes | fewer)
+                yield Plan(
+                    model, dataset, split, "report", variant=variant, changes=changes | fewer, sha256=sha256
+                )
 
 
-def read_result(plan: Plan, folder: Path = RUNS) -> dict | None:
-    """The result of a run; None where there is none, or one of another recipe."""
-    path = folder / f"{plan.name}.json"
+def read_result(plan: Plan, folder: Path | None = None) -> dict | None:
+    """The result of a run; None where there is none, or one of another recipe, other data, other members."""
+    path = (folder or RUNS) / f"{plan.name}.json"
     if not path.exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
+    if plan.sha256 and result.get("sha256") != plan.sha256:
+        return None
     found = result.get("recipe_values")
     if found and plan.model == "Ensemble":  # what was found is written over what was asked
-        found = found | {"ensemble": {"members": [member["model"] for member in result["members"]]}}
+        names = [member["model"] for member in result["members"]]
+        found = found | {"ensemble": {"members": names}}
+        for i, member in enumerate(result["members"]):
+            own = read_result(member_plan(plan, names, i), folder)
+            if own is None or own["metrics"] != member["metrics"]:
+                return None
     return result if found == plan.expected() else None
+
+
+def member_plan(plan: Plan, names: Sequence[str], i: int) -> Plan:
+    """The run of an ensemble's i-th member: that of its seed, of the next one where it was named before."""
+    if names[i] in COUNT_MODELS:
+        return replace(plan, model=names[i], seed=0, changes={})
+    return replace(plan, model=names[i], seed=plan.seed + names[:i].count(names[i]))
 
 
 def run_plan(
     plan: Plan, dataset: SessionDataset, *, folder: Path = RUNS, checkpoints: Path = CHECKPOINTS
 ) -> Run:
-    """Train and evaluate; write the result, and what an ensemble will need. An interrupted run goes on."""
+    """Train and evaluate; write the result, and what an ensemble will need.
+
+    An interrupted run goes on, unless its recipe has changed since.
+    """
     state = checkpoints / f"{plan.name}.state.safetensors"
     options = {"recipe": plan.recipe, "changes": plan.changes, "split": plan.split, "seed": plan.seed}
     options["split_seed"] = plan.split_seed
     if plan.model == "Ensemble":
         names = load_recipe(plan.recipe, plan.model, plan.dataset)["ensemble"]["members"]
         options["members"] = [
-            member_run(plan, name, names[:i].count(name), dataset, folder, checkpoints)
-            for i, name in enumerate(names)
+            member_run(member_plan(plan, names, i), dataset, folder, checkpoints) for i in range(len(names))
         ]
-    run = train_model(dataset, plan.model, state=state, resume=True, **options)
+    try:
+        run = train_model(dataset, plan.model, state=state, resume=True, **options)
+    except CheckpointError:  # the state of another recipe
+        discard_state(state)
+        run = train_model(dataset, plan.model, state=state, **options)
     if run.interrupted:
         raise KeyboardInterrupt
     if plan.recipe == "best" and plan.model != "Ensemble":
@@ -128,18 +153,13 @@ def run_plan(
     return run
 
 
-def member_run(
-    plan: Plan, name: str, copy: int, dataset: SessionDataset, folder: Path, checkpoints: Path
-) -> Run:
-    """The run of an ensemble's member: that of the same seed as a model of its own, from its files."""
-    own = replace(plan, model=name, seed=plan.seed + copy)
-    if name in COUNT_MODELS:
-        own = replace(own, seed=0, changes={})
-    result, path = read_result(own, folder), checkpoints / f"{own.name}.safetensors"
-    if result is None or not path.exists():
-        return run_plan(own, dataset, folder=folder, checkpoints=checkpoints)
-    saved = load_checkpoint(path)
-    data = prepare(dataset, split=own.split, split_seed=own.split_seed)
+def member_run(plan: Plan, dataset: SessionDataset, folder: Path, checkpoints: Path) -> Run:
+    """A member's run from its files, where both are of this plan; else it is done now."""
+    result, path = read_result(plan, folder), checkpoints / f"{plan.name}.safetensors"
+    saved = load_checkpoint(path) if result is not None and path.exists() else None
+    if saved is None or saved.header["metrics"] != result["metrics"]:
+        return run_plan(plan, dataset, folder=folder, checkpoints=checkpoints)
+    data = prepare(dataset, split=plan.split, split_seed=plan.split_seed)
     table = pd.DataFrame(result["table"])
     table.attrs["interrupted"] = False
     ranks = {part: np.array(values) for part, values in result["ranks"].items()}
@@ -156,21 +176,23 @@ def run_missing(dataset: SessionDataset, plans: Sequence[Plan]) -> None:
             run_plan(plan, dataset)
 
 
-def load_results(folder: Path = RUNS) -> pd.DataFrame:
-    """One row a saved run: how it was run, test metrics (validation's where there is no test part), ranks."""
+def load_results(plans: Sequence[Plan], folder: Path | None = None) -> pd.DataFrame:
+    """One row a plan whose run is there: the plan, metrics and ranks of the test part, else of validation.
+
+    `expected` says whether `read_result` takes it.
+    """
     rows = []
-    for path in sorted(folder.glob("*.json")):
+    for plan in plans:
+        path = (folder or RUNS) / f"{plan.name}.json"
+        if not path.exists():
+            continue
         result = json.loads(path.read_text(encoding="utf-8"))
         part = "test" if "test" in result["metrics"] else "valid"
-        _, short, split, protocol, split_seed, seed = path.stem.split("_")
+        names = ("dataset", "model", "split", "protocol", "split_seed", "seed")
         rows.append(
             {
-                "dataset": short,
-                "model": result["model"],
-                "split": split,
-                "protocol": protocol,
-                "split_seed": int(split_seed),
-                "seed": int(seed),
+                **{name: getattr(plan, name) for name in names},
+                "expected": read_result(plan, folder) is not None,
                 **result["metrics"][part],
                 "valid MRR@20": result["metrics"]["valid"]["MRR@20"],
                 **{key: result.get(key) for key in ("parameters", "train_seconds", "queries_per_second")},
@@ -182,17 +204,18 @@ def load_results(folder: Path = RUNS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def readme_table(runs: pd.DataFrame, dataset: str, split_seeds: Sequence[int] = SPLIT_SEEDS) -> str:
-    """The README's table of one dataset, in Markdown: mean ± standard deviation over the seeds, by split."""
-    honest = runs[(runs["dataset"] == dataset) & (runs["split"] == "user") & (runs["protocol"] == "best")]
-    columns = [(metric, split_seed) for split_seed in split_seeds for metric in ("HR@20", "MRR@20")]
+def readme_table(honest: pd.DataFrame) -> str:
+    """The README's table of honest runs: mean ± standard deviation over the seeds, in Markdown."""
+    columns = [
+        (metric, split) for split in sorted(set(honest["split_seed"])) for metric in ("HR@20", "MRR@20")
+    ]
     heads = ["model", *(f"{metric}, split {split_seed}" for metric, split_seed in columns)]
     lines = [heads, ["---"] * len(heads)]
     for model in (model for model in MODELS if model in set(honest["model"])):
         cells = [model]
         for metric, split_seed in columns:
             of_split = honest[(honest["model"] == model) & (honest["split_seed"] == split_seed)][metric]
-            spread = f" ± {of_split.std(ddof=0):.4f}" if len(of_split) > 1 else ""
+            spread = f" ± {of_split.std():.4f}" if len(of_split) > 1 else ""
             cells.append(f"{of_split.mean():.4f}{spread}")
         lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -201,7 +224,7 @@ def readme_table(runs: pd.DataFrame, dataset: str, split_seeds: Sequence[int] = 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", nargs="+", default=list(AMAZON.values()), help="names or folders")
-    parser.add_argument("--report", action="store_true", help="the report's runs on every dataset named")
+    parser.add_argument("--report", action="store_true", help="the report's runs on any dataset")
     parser.add_argument("--only", help="part of a run's name, e.g. NARM or user_best_0")
     parser.add_argument("--table", action="store_true", help="print the README's tables, and run nothing")
     parser.add_argument("--list", action="store_true", help="say what is left to run, and run nothing")
@@ -209,12 +232,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         datasets = [load_dataset(name) for name in args.dataset]
         for dataset in datasets:
-            plans = list(honest_plans(dataset.short_name))
-            if dataset is datasets[0] or args.report:
-                plans += report_plans(dataset.short_name)
+            of = {"dataset": dataset.short_name, "sha256": dataset.sha256}
+            plans = honest = list(honest_plans(**of))
+            if dataset.name == next(iter(AMAZON.values())) or args.report:
+                plans = honest + list(report_plans(**of))
             plans = [plan for plan in plans if not args.only or args.only in plan.name]
             if args.table:
-                print(f"**{dataset.name}**\n\n{readme_table(load_results(), dataset.short_name)}\n")
+                print(f"**{dataset.name}**\n\n{readme_table(load_results(honest))}\n")
             elif args.list:
                 print(*(plan.name for plan in plans if read_result(plan) is None), sep="\n")
             else:

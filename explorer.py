@@ -22,7 +22,7 @@ def nearest_sessions(sessions: Sessions, session: Sequence[int], n: int = 5) -> 
     """The n sessions that share the most with this one: cosine of their sets of items, earlier ones first."""
     shared = np.isin(sessions.items, session).astype(float)
     counts = np.bincount(sessions.row_of_item, shared, minlength=len(sessions))
-    likeness = counts / np.sqrt(np.maximum(sessions.lengths, 1) * max(len(session), 1))
+    likeness = counts / np.sqrt(np.maximum(sessions.lengths, 1) * max(len(set(session)), 1))
     best = np.argsort(-likeness, kind="stable")[:n]
     return [sessions[row] for row in best if likeness[row] > 0]
 

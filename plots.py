@@ -70,6 +70,12 @@ def _cycle(values: Sequence[str]):
         yield from values
 
 
+def _lines():
+    """Colours and line styles, (colour, style) a line: with more lines than colours, another style tells."""
+    for style in _cycle(["-", "--", ":"]):
+        yield from ((colour, style) for colour in COLOURS)
+
+
 def plot_by_length(ranks: Mapping[str, np.ndarray], lengths: np.ndarray, users: np.ndarray) -> Figure:
     """HR@20 by session length, with 95 % bootstrap intervals over users. ranks: seed -> (Q,), averaged."""
     hits = np.mean([values <= 20 for values in ranks.values()], 0)  # (Q,)
@@ -314,12 +320,12 @@ def plot_at_k(ranks: Mapping[str, Sequence[np.ndarray]], *, title: str = "", mos
     k = np.arange(1, most + 1)
     for axis, metric in zip(axes, ("HR", "MRR"), strict=True):
         ends = []
-        for (name, runs), colour in zip(ranks.items(), _cycle(COLOURS), strict=False):
+        for (name, runs), (colour, style) in zip(ranks.items(), _lines(), strict=False):
             # What a rank adds to every K from it on: 1, or its reciprocal.
             worth = np.ones(most) if metric == "HR" else 1 / k
             counts = np.mean([np.bincount(r[r <= most], minlength=most + 1)[1:] / len(r) for r in runs], 0)
             values = (counts * worth).cumsum()
-            axis.plot(k, values, color=colour, lw=1.3)
+            axis.plot(k, values, style, color=colour, lw=1.3)
             ends.append((most, values[-1], f" {name}", colour))
         axis.set(xlabel="K", ylabel=f"{metric}@K", xlim=(1, most), xticks=[1, *range(5, most + 1, 5)])
         _label_line_ends(axis, ends)
@@ -340,10 +346,10 @@ def plot_by_group(
     there = [g for g in range(len(names)) if (groups == g).any()]
     for axis, metric in zip(axes, ("HR@20", "MRR@20"), strict=True):
         ends = []
-        for (name, runs), colour in zip(ranks.items(), _cycle(COLOURS), strict=False):
+        for (name, runs), (colour, style) in zip(ranks.items(), _lines(), strict=False):
             worth = [gains(r, metric.removesuffix("@20"), 20) for r in runs]
             values = [np.mean([w[groups == g].mean() for w in worth]) for g in there]
-            axis.plot(range(len(there)), values, color=colour, marker="o", ms=4)
+            axis.plot(range(len(there)), values, style, color=colour, marker="o", ms=4)
             ends.append((len(there) - 1, values[-1], f"  {name}", colour))
         counts = [f"{names[g]}\n({(groups == g).sum():,})" for g in there]
         axis.set_xticks(range(len(there)), counts)
@@ -401,9 +407,9 @@ def plot_studies(values: Mapping[str, Sequence[float]], *, title: str = "") -> F
     """The best validation MRR@20 so far after each trial, a line a study; a pruned trial's is NaN."""
     figure, axis = _subplots(figsize=(8, 4))
     ends = []
-    for (name, trials), colour in zip(values.items(), _cycle(COLOURS), strict=False):
+    for (name, trials), (colour, style) in zip(values.items(), _lines(), strict=False):
         best = np.fmax.accumulate(np.array(trials, float))
-        axis.step(np.arange(1, len(best) + 1), best, color=colour, where="post")
+        axis.step(np.arange(1, len(best) + 1), best, style, color=colour, where="post")
         ends.append((len(best), best[-1], f" {name}", colour))
     axis.set(xlabel="trials", ylabel="best validation MRR@20 so far", title=title)
     _label_line_ends(axis, ends)
@@ -411,7 +417,7 @@ def plot_studies(values: Mapping[str, Sequence[float]], *, title: str = "") -> F
 
 
 def plot_importance(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """How much of the differences between trials each hyperparameter explains: rows models, columns them."""
+    """How much each hyperparameter matters, as shares (`tune.importances`): rows models, columns them."""
     figure, axis = _subplots(figsize=(1.1 * len(table.columns) + 2.5, 0.4 * len(table) + 1.6))
     axis.imshow(table.fillna(0), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(table.to_numpy()):

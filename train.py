@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 import distributed
-from checkpoint import Checkpoint, CheckpointError, read_tensors, save_checkpoint, write_tensors
+from checkpoint import Checkpoint, CheckpointError, read_tensors, replacing, save_checkpoint, write_tensors
 from dataset.fetch_amazon import DownloadError
 from ensemble import choose_weights, combine
 from losses import Negatives, next_item_loss, pick_precision
@@ -203,6 +203,8 @@ def fit(
             losses = distributed.add_up(losses).cpu().double()
             if not losses.isfinite().all():
                 raise _not_finite("the loss", int(losses.isfinite().int().argmin()), run, rates, state)
+            if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+                raise _not_finite("a weight", len(rates) - 1, run, rates, state)
             loss = float(losses.sum()) / train.total_weight
             row = {"epoch": epoch, "loss": loss}
             trained = time.perf_counter()
@@ -686,6 +688,7 @@ def result_of(run: Run) -> dict:
     """
     keys = (
         "dataset",
+        "sha256",
         "recipe",
         "recipe_values",
         "split",
@@ -789,8 +792,8 @@ def main(argv: list[str] | None = None) -> int:
             return 130
         run.save(args.output, half=args.half)
         if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            with replacing(args.json) as part:
+                part.write_text(json.dumps(result) + "\n", encoding="utf-8")
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1

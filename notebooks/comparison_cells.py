@@ -19,8 +19,8 @@ Every baseline, the six neural models and their ensemble on Amazon Beauty and Ce
 sure the differences are; and why the report's table said otherwise.
 
 The numbers come from saved runs (`results/runs/*.json`, one file a run, written by `make comparison`: settings,
-metrics, one rank per query), so opening this takes a minute. A run that is missing, or whose recipe has changed
-since, is done now, which takes about two minutes each on one core.""",
+metrics, one rank per query), so opening this takes a minute. A run that is missing, or whose recipe or data have
+changed since, is done now: minutes each on one core, those of the report's protocol up to half an hour.""",
     """%matplotlib inline
 import sys
 from pathlib import Path
@@ -48,15 +48,14 @@ EPOCHS = None  # for runs that are missing; None: the recipe's""",
     "## Data and runs",
     """datasets = {dataset.short_name: dataset for dataset in load_datasets(DATASETS)}
 first = next(iter(datasets))
+asked = {"split_seeds": SPLIT_SEEDS, "seeds": SEEDS, "epochs": EPOCHS}
+report_plans = list(compare.report_plans(first, sha256=datasets[first].sha256, epochs=EPOCHS))
+honest_plans = []
 for name, dataset in datasets.items():
-    plans = list(compare.honest_plans(name, split_seeds=SPLIT_SEEDS, seeds=SEEDS, epochs=EPOCHS))
-    plans += compare.report_plans(name, epochs=EPOCHS) if name == first else []
-    compare.run_missing(dataset, plans)
-runs = compare.load_results()
-runs = runs[runs["dataset"].isin(datasets)]
-runs = runs[runs["split_seed"].isin(SPLIT_SEEDS) & runs["seed"].isin(SEEDS)]
-honest = runs[(runs["split"] == "user") & (runs["protocol"] == "best")]
-reported = runs[(runs["dataset"] == first) & runs["protocol"].str.startswith("report-")]
+    plans = list(compare.honest_plans(name, sha256=dataset.sha256, **asked))
+    compare.run_missing(dataset, plans + (report_plans if name == first else []))
+    honest_plans += plans
+honest, reported = compare.load_results(honest_plans), compare.load_results(report_plans)
 print(f"{len(honest)} honest runs, {len(reported)} runs of the report's protocol")""",
     """## 1. The report's table, under its own protocol
 
@@ -70,7 +69,8 @@ last = {m: epochs[max(epochs)] for m, epochs in report.PRINTED_EPOCHS.items()}
 last["GRU4REC"] = report.GRU4REC_TRIALS[0.01, 256, 0.0]
 theirs = pd.DataFrame(last, index=["MRR@20", "HR@20", "accuracy"]).T
 pd.concat({"report": theirs, "ours": ours.round(3)}, axis=1).loc[list(compare.REPORTED)]""",
-    """The numbers come back: GRU4REC and GRUwATT seem to find every second next item, the others every seventh.
+    """The order comes back, and so does the gap: models trained on shifted sequences seem to find every second next
+item, those trained on single labels far fewer.
 
 ## 2. Why it is wrong
 
@@ -82,20 +82,22 @@ leaked = leaked_rows(data.train, data.valid)
 same, other = leak_rate(data.train, data.valid)
 print(f"leak rate {same:.3f} from the same user, {other:.3f} from any user")
 plots.plot_leak(leaked, data.valid.lengths);""",
-    "HR@20 of each model on the leaked validation rows and on the others:",
+    """HR@20 of each model on the validation rows that shifted training contains word for word, and on the others. The
+models trained on single labels have not been shown these pairs: for them the two groups differ in nothing but what
+kind of rows they are.""",
     """parts = {f"{m}, {protocol.removeprefix('report-')}": {
-             "trained word for word": hit_rate(row["ranks"][leaked], 20),
-             "not trained": hit_rate(row["ranks"][~leaked], 20)}
+             "in shifted training": hit_rate(row["ranks"][leaked], 20),
+             "not": hit_rate(row["ranks"][~leaked], 20),
+             "share of hits": np.mean(leaked[row["ranks"] <= 20])}
          for (m, protocol), row in by_row.iterrows()}
 parts = pd.DataFrame(parts).T
 display(parts.round(3))
-plots.plot_pairs(parts, xlabel="HR@20, row split");""",
-    """What a model has been shown it repeats: on leaked rows those trained on shifted sequences are close to perfect. On
-the other rows nothing is left of their lead. Single labels leak nothing, which is all that made NARM and SR-GNN look
-bad.
+plots.plot_pairs(parts[["in shifted training", "not"]], xlabel="HR@20, row split");""",
+    """The last column is the share of a model's hits that are such rows. What GRU4REC has been shown it repeats, so its
+headline number is mostly memory; on the other rows it finds no more than models trained on single labels do.
 
-So what does training on shifted sequences do, apart from the leak? The same models on both kinds of rows, split by
-row and by user:""",
+What does training on shifted sequences do, apart from the leak? The same models on both kinds of rows, split by row
+(validation part, which also chose the epoch) and by user (test part):""",
     """grid = reported.assign(rows=reported["protocol"].str.removeprefix("report-"))
 grid = grid.pivot_table(index="model", columns=["rows", "split"], values="HR@20")
 grid = grid.loc[list(compare.REPORTED)]
@@ -103,8 +105,9 @@ flat = grid.drop(columns="causal", errors="ignore")
 flat.columns = [f"{rows}, split by {split}" for rows, split in flat.columns]
 display(grid.round(3))
 plots.plot_pairs(flat, xlabel="HR@20");""",
-    """By user nothing leaks, and the difference that remains between the two kinds of rows is the true worth of the
-augmentation: more steps to learn from.
+    """By user nothing leaks. All prefixes of a training user are rows already, so shifted sequences add only the first
+step of each (`[a]->b` of every `[a, b]->c`, where single-label rows start later) and weigh early steps more: what
+remains of the difference is that. For GRUwATT and GGNNwATT it also holds what the next picture takes apart.
 
 The report's own two models see the future in training (their attention asks with the last state, their graph holds
 the edge to the target). The same with `causal=True`, where each step sees only what came before:""",
@@ -116,7 +119,9 @@ plots.plot_pairs(seeing, xlabel="HR@20");""",
     """## 3. The honest table
 
 Test part of a user split, recipe `best`, full catalogue, seen items left out, ties against the model: mean ±
-standard deviation over the seeds, one table a dataset and split seed. Models that only count have no seed.""",
+standard deviation over the seeds, one table a dataset and split seed. Models that only count have no seed.
+Hyperparameters were chosen on the validation part of split seed 0, so split 0 is the clean one: users of split 1's
+test part were among those that chose or trained there.""",
     """names = ["HR@5", "HR@10", "HR@20", "MRR@5", "MRR@10", "MRR@20", "NDCG@20", "accuracy"]
 order = [model for model in MODELS if model in set(honest["model"])]
 for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
@@ -129,20 +134,23 @@ for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     """costs = ["parameters", "train_seconds", "queries_per_second"]
 cost = honest.groupby(["dataset", "model"])[costs].mean()
 cost.round(0).astype(int).unstack(0).loc[order]""",
-    """How sure is the order? Paired bootstrap over the test part's users: the best model less each other, the mean over
-the seeds; an interval that excludes 0 is a difference that other users would most likely show too.""",
+    """How sure is the order? The model that validation prefers (mean MRR@20) less each other, on the test part: paired
+bootstrap over users of the mean over the seeds. Intervals are wide enough for all comparisons of a column together
+(Bonferroni, 95 %); one that excludes 0 is a difference that the choice of users does not explain. The seeds' spread
+is in the table above.""",
     """tests = {}
 for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     users = prepare(datasets[name], split_seed=split_seed).test.users
+    best = part.groupby("model")["valid MRR@20"].mean().idxmax()
+    level = 1 - 0.05 / (part["model"].nunique() - 1)
     for metric in ("HR", "MRR"):
         values = {m: np.mean([gains(ranks, metric, 20) for ranks in runs_of_it["ranks"]], axis=0)
                   for m, runs_of_it in part.groupby("model")}
-        best = max(values, key=lambda m: values[m].mean())
-        for m in values:
-            if m != best:
-                low, high = confidence_interval(values[best] - values[m], users)
-                tests[name, split_seed, f"{metric}@20: {best} less", m] = f"{low:+.4f} .. {high:+.4f}"
-pd.Series(tests).unstack(-1)[[m for m in order if m in {key[-1] for key in tests}]].fillna("").T""",
+        for m in values.keys() - {best}:
+            low, high = confidence_interval(values[best] - values[m], users, level=level, rounds=4000)
+            tests[name, split_seed, f"{metric}@20: {best} less", m] = f"{low:+.4f} .. {high:+.4f}"
+tests = pd.Series(tests).unstack(-1)
+tests[[m for m in order if m in tests]].fillna("").T""",
     "## 4. Pictures\n\nFor split seed 0, the mean over the seeds. HR@K and MRR@K:",
     """shown = {name: part for name, part in honest[honest["split_seed"] == SPLIT_SEEDS[0]].groupby("dataset")}
 prepared = {name: prepare(dataset, split_seed=SPLIT_SEEDS[0]) for name, dataset in datasets.items()}
@@ -175,7 +183,8 @@ for name, data in prepared.items():
     "How much of the catalogue is recommended to anybody, and how popular that is:",
     """for name, part in shown.items():
     means = part.groupby("model")[["popularity", "catalogue_share"]].mean().loc[order]
-    figure = plots.plot_named_points({m: tuple(row) for m, row in means.drop("Popularity").iterrows()},
+    means = means.drop("Popularity", errors="ignore")
+    figure = plots.plot_named_points({m: tuple(row) for m, row in means.iterrows()},
                                      xlabel="training count of the recommended items over the targets'",
                                      ylabel="share of the items in any top 20")
     figure.suptitle(name)
@@ -201,32 +210,46 @@ one item stay as they are):""",
         continue
     checkpoint = load_checkpoint(path)
     vectors = checkpoint.model.item_matrix()[1:].detach()
-    centred = vectors - vectors.mean(0)
-    places = centred @ np.linalg.svd(centred.numpy(), full_matrices=False)[2][:2].T
-    show(plots.plot_map(places.numpy(), checkpoint.popularity[1:], title=name))""",
-    """## 5. What to take home
+    centred = (vectors - vectors.mean(0)).numpy()
+    places = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    show(plots.plot_map(places, checkpoint.popularity[1:], title=name))""",
+    "## 5. What to take home\n\nFive sentences, with the numbers of what is above (split seed 0, MRR@20):",
+    """both = honest[honest["split_seed"] == SPLIT_SEEDS[0]][["dataset", "model", "MRR@20", "shuffled"]]
+both = both.assign(shuffled=[metrics["MRR@20"] for metrics in both["shuffled"]])
+both = both.groupby(["dataset", "model"]).mean()
+mrr, kept = both["MRR@20"].unstack(), (both["shuffled"] / both["MRR@20"]).unstack()
+neural, single = mrr[list(NEURAL_MODELS)], mrr.drop(columns="Ensemble")
 
-1. Split by user: with prefix rows split at random, half of the report's hits are rows that it had trained.
-2. The loss matters more than the architecture: with cosine scores, full softmax and dropout all six neural models
-   reach about the same.
-3. Counting which item followed which is hard to beat, fast, and needs no training; tune it before claiming more.
-4. Averaging models that err differently gains more than any one architecture does.
-5. Differences of one or two thousandths are within what another seed or other users would change.""",
+def listed(shares):
+    return ", ".join(f"{share:.0%} on {name}" for name, share in shares.items())""",
+    "",
+    """memory = parts.loc["GRU4REC, TrainDataset", "share of hits"]
+counting = single.drop(columns=neural.columns).max(axis=1) / neural.max(axis=1)
+closest, gain = neural.min(axis=1) / neural.max(axis=1), mrr["Ensemble"] / single.max(axis=1) - 1
+print(f"1. Split by user: split by row, {memory:.0%} of GRU4REC's hits are pairs it was trained on.")
+print("2. The last of the six neural models has", listed(closest), "of the best one's.")
+print("3. Count before you train: the best counting model has", listed(counting), "of the neural best.")
+print("4. Average: the ensemble adds", listed(gain), "to the best single model.")
+kept = kept[neural.columns].mean(axis=1)
+print("5. Order: with their items shuffled, the neural models keep", listed(kept), "of theirs.")""",
 ]
 
 TUNING = [
     """# How the hyperparameters were chosen
 
-One Optuna study per model and dataset, the same number of trials for each, neural or counting: the point that
-reaches the best MRR@20 on the validation part of the user split becomes the recipe `best` (`python tune.py --write`).
-The test part is never scored.
+One Optuna study per model and dataset, the same number of trials for each, neural or counting, judged by MRR@20 on
+the validation part of the user split (split seed 0). The test part is never scored.
 
-Studies are journals in `results/tuning/`; one that is complete is only read here, which takes seconds. A trial of a
-neural model takes less than a minute on one core.""",
+A neural trial is cheaper than a recipe: fewer epochs, a loss estimated from sampled items, one seed. So the best
+completed trials then run as recipes are run, with the full softmax and all epochs, from two seeds, against the
+recipe that was there before; the best of these becomes the recipe `best` (`python tune.py --write`).
+
+Studies are journals in `results/tuning/`; one that is complete is only read here, which takes seconds.""",
     """%matplotlib inline
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 from IPython.display import display
@@ -248,8 +271,9 @@ EPOCHS = tune.EPOCHS  # of a neural model's trial""",
 
 What is drawn, and from where (low, high, or the choices):""",
     """pd.DataFrame({model: tune.SPACES[model] for model in MODELS}).fillna("").T""",
-    """A neural trial trains for a few epochs of a one-cycle schedule. Successive halving (Li et al. 2018) stops two thirds
-of the trials after the third epoch, two thirds of the others after the ninth. Trials that are missing are run now:""",
+    """A neural trial trains on a one-cycle schedule. After its third and its ninth epoch asynchronous successive
+halving (Li et al. 2020) stops it unless it is among the best third of those that came so far before it. Trials that
+are missing are run now:""",
     """datasets = {dataset.short_name: dataset for dataset in load_datasets(DATASETS)}
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 studies = {(name, model): tune.tune(dataset, model, trials=TRIALS, epochs=EPOCHS)
@@ -266,12 +290,12 @@ for name in datasets:
     figure = plots.plot_studies({m: values(studies[name, m]) for m in MODELS}, title=name)
     display(figure)
     plots.plt.close(figure)""",
-    """What mattered: the share of the differences between completed trials that each hyperparameter explains (PED-ANOVA,
-Watanabe et al. 2023; the shares of a model add up to 1).""",
-    """evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-for name in datasets:
-    shares = {m: optuna.importance.get_param_importances(studies[name, m], evaluator=evaluator)
-              for m in MODELS if len(tune.SPACES[m]) > 1 and len(set(values(studies[name, m]))) > 3}
+    """What mattered: how much each hyperparameter tells the best third of a study's trials from all (PED-ANOVA, Watanabe
+et al. 2023; the shares of a model add up to 1). A neural trial counts by its MRR@20 after the third epoch, which
+all of them reached; with 30 trials these shares are rough.""",
+    """for name in datasets:
+    shares = {m: tune.importances(studies[name, m]) for m in MODELS
+              if len(tune.SPACES[m]) > 1 and len(tune.finished(studies[name, m])) >= 20}
     table = pd.DataFrame(shares).T
     if len(table):
         table.columns = [key.split(".")[1] for key in table.columns]
@@ -288,6 +312,19 @@ for name in datasets:
     figure.suptitle(name, x=0.05)
     display(figure)
     plots.plt.close(figure)""",
+    """## The finals
+
+Validation MRR@20 of the recipe that was there and of the best trials, all trained as recipes are:""",
+    """rows = []
+for (name, m), study in studies.items():
+    for place, changes in enumerate(tune.finalists(study, name, m) if m in NEURAL_MODELS else []):
+        values = list(study.user_attrs.get(tune.final_key(name, m, changes), {}).values())
+        rows.append({"dataset": name, "model": m, "finalist": f"trial {place}" if place else "recipe",
+                     "mean": np.mean(values), "spread": np.ptp(values)})
+finals = pd.DataFrame(rows).drop_duplicates(["dataset", "model", "mean"])
+if len(finals):
+    display(finals.pivot(index=["dataset", "model"], columns="finalist", values="mean").round(4))
+    print(f"two seeds of one setting differ by {finals['spread'].mean():.4f} on average")""",
     "## The recipes\n\nWhat `--recipe best` reads now:",
     """for name in datasets:
     recipes = {m: load_recipe("best", m, name) for m in MODELS}

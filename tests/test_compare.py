@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import compare
+import train
 from compare import Plan, honest_plans, load_results, read_result, report_plans, run_plan
 from metrics import summarize
 from models import COUNT_MODELS, MODELS
@@ -47,6 +48,34 @@ def test_a_run_is_done_once_and_again_when_its_recipe_changes(demo, folders, mon
     assert read_result(plan, folders["folder"]) is None
 
 
+def test_a_run_of_other_data_does_not_count(demo, folders):
+    run_plan(Plan("Popularity", "demo"), demo, **folders)
+    found = [read_result(plan, folders["folder"]) for plan in honest_plans("demo", sha256=demo.sha256)]
+    assert [result["model"] for result in found if result] == ["Popularity"]
+    assert not any(read_result(plan, folders["folder"]) for plan in honest_plans("demo", sha256="other"))
+
+
+def test_what_was_interrupted_before_its_recipe_changed_starts_anew(demo, folders, monkeypatch):
+    plan = Plan("GRU4REC", "demo", changes={"fit": {"epochs": 3}})
+    with monkeypatch.context() as patch:
+        ranks, calls = train.rank_labels, []
+
+        def interrupt(*args, **options):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return ranks(*args, **options)
+
+        patch.setattr(train, "rank_labels", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(plan, demo, **folders)
+    assert list(folders["checkpoints"].glob("*.state.safetensors"))
+    other = Plan("GRU4REC", "demo", changes={"fit": {"epochs": 2, "lr": 0.01}})
+    run = run_plan(other, demo, **folders)
+    assert len(run.table) == 2 and read_result(other, folders["folder"]) is not None
+    assert not list(folders["checkpoints"].glob("*.state.safetensors"))
+
+
 def test_an_ensemble_takes_the_members_that_were_run(demo, folders, monkeypatch):
     members = ["GRU4REC", "STAN"]
     recipe = compare.load_recipe
@@ -69,9 +98,15 @@ def test_an_ensemble_takes_the_members_that_were_run(demo, folders, monkeypatch)
     kept = {m["model"]: m for m in run.header["members"]}
     assert kept["GRU4REC"]["metrics"] == member.metrics and kept["STAN"]["seed"] == 0
     assert read_result(plan, folders["folder"]) is not None
-    table = load_results(folders["folder"]).set_index("model")
-    assert set(table.index) == {"GRU4REC", "STAN", "Ensemble"}
-    assert table.loc["STAN", "seed"] == 0 and table.loc["Ensemble", "seed"] == 1
+    table = load_results([neural, Plan("STAN", "demo"), plan, Plan("NARM", "demo")], folders["folder"])
+    assert table["model"].tolist() == ["GRU4REC", "STAN", "Ensemble"] and table["expected"].all()
+    # A member that was run anew since makes the ensemble one of the past.
+    file = folders["folder"] / f"{neural.name}.json"
+    result = json.loads(file.read_text())
+    result["metrics"]["test"]["MRR@20"] += 0.01
+    file.write_text(json.dumps(result))
+    assert read_result(plan, folders["folder"]) is None
+    assert load_results([plan], folders["folder"])["expected"].tolist() == [False]
 
 
 def test_a_closer_look_at_the_test_part(demo, folders):
@@ -86,28 +121,25 @@ def test_a_closer_look_at_the_test_part(demo, folders):
 
 
 def test_the_table_has_a_row_a_model_with_its_spread(demo, folders):
-    for split_seed in (0, 1):
-        run_plan(Plan("Popularity", "demo", split_seed=split_seed), demo, **folders)
-        for seed in (0, 1):
-            run_plan(
-                Plan("GRU4REC", "demo", split_seed=split_seed, seed=seed, changes={"fit": {"epochs": 1}}),
-                demo,
-                **folders,
-            )
-    runs = load_results(folders["folder"])
-    head, _, neural, popularity = compare.readme_table(runs, "demo").splitlines()
+    changes = {"fit": {"epochs": 1}}
+    plans = [Plan("Popularity", "demo", split_seed=split_seed) for split_seed in (0, 1)]
+    plans += [Plan("GRU4REC", "demo", split_seed=s, seed=t, changes=changes) for s in (0, 1) for t in (0, 1)]
+    for plan in plans:
+        run_plan(plan, demo, **folders)
+    runs = load_results(plans, folders["folder"])
+    head, _, neural, popularity = compare.readme_table(runs).splitlines()
     assert head == "| model | HR@20, split 0 | MRR@20, split 0 | HR@20, split 1 | MRR@20, split 1 |"
     of = runs.set_index(["model", "split_seed", "seed"])["MRR@20"]
     assert popularity.split(" | ")[2] == f"{of['Popularity', 0, 0]:.4f}"
-    mean, half = (
-        (of["GRU4REC", 1, 0] + of["GRU4REC", 1, 1]) / 2,
-        abs(of["GRU4REC", 1, 0] - of["GRU4REC", 1, 1]) / 2,
-    )
-    assert neural.split(" | ")[-1] == f"{mean:.4f} ± {half:.4f} |"
+    a, b = of["GRU4REC", 1, 0], of["GRU4REC", 1, 1]
+    assert neural.split(" | ")[-1] == f"{(a + b) / 2:.4f} ± {abs(a - b) / 2**0.5:.4f} |"
 
 
-def test_command_line(capsys):
+def test_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "RUNS", tmp_path)
     assert compare.main(["--dataset", "Demo", "--list", "--only", "NARM_demo_row"]) == 0
+    assert capsys.readouterr().out.strip() == ""  # the report's runs are Beauty's
+    assert compare.main(["--dataset", "Demo", "--report", "--list", "--only", "NARM_demo_row"]) == 0
     assert capsys.readouterr().out.split() == [
         "NARM_demo_row_report-TrainDataset_0_0",
         "NARM_demo_row_report-MyDataset_0_0",

@@ -118,15 +118,33 @@ def test_a_disk_that_fills_up_is_said_and_loses_nothing(tmp_path):
 
 
 def test_of_two_runs_that_save_to_one_file_the_last_wins(tmp_path):
+    """Which ends last is up to the machine; what lies there then is one run's file, whole."""
     output = tmp_path / "x.safetensors"
+    # Each also saves to a file of its own, and writes down when it saved the shared one.
+    program = """
+import os, sys, time
+import train
+from checkpoint import save_checkpoint
+def twice(path, *args, **options):
+    save_checkpoint({own!r}, *args, **options)
+    save_checkpoint(path, *args, **options)
+    print(time.time())
+train.save_checkpoint = twice
+sys.exit(train.main({arguments!r}))
+"""
     runs = []
     for seed in (0, 1):
         arguments = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "1", "--seed", str(seed)]
         arguments += ["--output", str(output)]
-        runs.append(start(f"from train import main; import sys; sys.exit(main({arguments!r}))"))
-    assert [run.wait(120) for run in runs] == [0, 0]
-    assert load_checkpoint(output).header["seed"] in (0, 1)
-    assert os.listdir(tmp_path) == ["x.safetensors"]
+        own = str(tmp_path / f"{seed}.safetensors")
+        runs.append(start(program.format(own=own, arguments=arguments), stdout=subprocess.PIPE))
+    saved = [float(run.communicate(timeout=120)[0].split()[0]) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    last = int(saved[1] > saved[0])
+    contents = output.read_bytes()
+    assert contents == (tmp_path / f"{last}.safetensors").read_bytes()
+    assert contents != (tmp_path / f"{1 - last}.safetensors").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["0.safetensors", "1.safetensors", "x.safetensors"]
 
 
 @pytest.mark.parametrize("model", ["NARM", "SRGNN"])

@@ -75,6 +75,18 @@ def test_the_test_part_is_never_scored(demo, tmp_path, monkeypatch):
     assert study.best_trial.user_attrs["HR@20"] > study.best_value
 
 
+def test_importance_finds_what_mattered_early_in_pruned_trials_too():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for i in range(40):
+        trial = study.ask({"a": optuna.distributions.FloatDistribution(0, 1)})
+        trial.suggest_float("b", 0, 1)
+        trial.report(trial.params["a"], tune.FIRST_RUNG)
+        pruned = {"state": TrialState.PRUNED} if i % 3 else {"values": trial.params["b"]}  # the end says b
+        study.tell(trial, **pruned)
+    shares = tune.importances(study)
+    assert shares["a"] > 0.8 and sum(shares.values()) == pytest.approx(1)
+
+
 def test_a_killed_trial_does_not_count_and_a_diverged_one_is_the_worst(demo, tmp_path, monkeypatch):
     study = tune.open_study("demo", "SKNN", tmp_path)
     study.ask()  # whoever asked is gone
