@@ -18,7 +18,7 @@ results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=na
 	$(PY) run_results.py $(if $(DATASET),--dataset "$(DATASET)")
 
 test: $(DEV) ## all tests but the long ones
-	$(PY) -m pytest -m "not long and not browser"
+	$(PY) -m pytest -m "not long and not browser" --numprocesses 2 --dist loadfile
 
 test-long: $(DEV) ## the tests that take more than ten minutes together
 	$(PY) -m pytest -m long

@@ -184,10 +184,15 @@ def tune(
 
 
 def finalists(study: optuna.Study, dataset: str, model: str) -> list[dict[str, dict]]:
-    """The recipe `best` as it stands (no changes), and the best completed trials as changes to it."""
+    """The recipe `best` as it stands (no changes), and the best completed trials as changes to it.
+
+    Not the first trial where it is that recipe: it differs only in what the recipe leaves open.
+    """
     complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
-    complete.sort(key=lambda trial: -trial.value)
-    return [CHANGES, *(as_changes(trial.params) for trial in complete[:FINALISTS])]
+    point = known_point(load_recipe("best", model, dataset), SPACES[model])
+    others = [t for t in complete if t.number or any(t.params[key] != point[key] for key in point)]
+    others.sort(key=lambda trial: -trial.value)
+    return [CHANGES, *(as_changes(trial.params) for trial in others[:FINALISTS])]
 
 
 def run_finals(dataset: SessionDataset, model: str, study: optuna.Study, *, progress: bool = True) -> None:
@@ -205,7 +210,7 @@ def run_finals(dataset: SessionDataset, model: str, study: optuna.Study, *, prog
             value = run.metrics["valid"]["MRR@20"]
             study.set_user_attr(key, known | {str(seed): value})
             if progress:
-                print(f"{study.study_name}: final from seed {seed}, {value:.4f} with {key}", flush=True)
+                print(f"{study.study_name}: final from seed {seed}, {value:.4f}: {changes}", flush=True)
 
 
 def final_key(dataset: str, model: str, changes: dict[str, dict]) -> str:

@@ -319,9 +319,9 @@ Validation MRR@20 of the recipe that was there and of the best trials, all train
 for (name, m), study in studies.items():
     for place, changes in enumerate(tune.finalists(study, name, m) if m in NEURAL_MODELS else []):
         values = list(study.user_attrs.get(tune.final_key(name, m, changes), {}).values())
-        rows.append({"dataset": name, "model": m, "finalist": f"trial {place}" if place else "recipe",
+        rows.append({"dataset": name, "model": m, "finalist": f"candidate {place}" if place else "recipe",
                      "mean": np.mean(values), "spread": np.ptp(values)})
-finals = pd.DataFrame(rows).drop_duplicates(["dataset", "model", "mean"])
+finals = pd.DataFrame(rows)
 if len(finals):
     display(finals.pivot(index=["dataset", "model"], columns="finalist", values="mean").round(4))
     print(f"two seeds of one setting differ by {finals['spread'].mean():.4f} on average")""",
