@@ -177,22 +177,16 @@ def run_missing(dataset: SessionDataset, plans: Sequence[Plan]) -> None:
 
 
 def load_results(plans: Sequence[Plan], folder: Path | None = None) -> pd.DataFrame:
-    """One row a plan whose run is there: the plan, metrics and ranks of the test part, else of validation.
-
-    `expected` says whether `read_result` takes it.
-    """
+    """One row a plan whose run is done: the plan, metrics and ranks of the test part, else of validation."""
     rows = []
     for plan in plans:
-        path = (folder or RUNS) / f"{plan.name}.json"
-        if not path.exists():
+        if (result := read_result(plan, folder)) is None:
             continue
-        result = json.loads(path.read_text(encoding="utf-8"))
         part = "test" if "test" in result["metrics"] else "valid"
         names = ("dataset", "model", "split", "protocol", "split_seed", "seed")
         rows.append(
             {
                 **{name: getattr(plan, name) for name in names},
-                "expected": read_result(plan, folder) is not None,
                 **result["metrics"][part],
                 "valid MRR@20": result["metrics"]["valid"]["MRR@20"],
                 **{key: result.get(key) for key in ("parameters", "train_seconds", "queries_per_second")},

@@ -16,6 +16,7 @@ import json
 import sys
 import tomllib
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import optuna
@@ -32,6 +33,7 @@ from process_data import ROOT, DataError, SessionDataset, load_dataset
 from train import TrainingError, load_recipe, train_model
 
 STUDIES = ROOT / "results" / "tuning"
+WRITTEN = "# Below this line `python tune.py --write` writes.\n"  # in recipes.toml
 TRIALS = 30
 # One-cycle over so many epochs, for every model alike; after the third and the ninth a trial goes on if it
 # is among the best third of those that came so far before it.
@@ -42,10 +44,9 @@ FIRST_RUNG, REDUCTION = 3, 3
 NEGATIVES = 2048
 # What runs once more as a recipe is run: the best completed trials, from these seeds.
 FINALISTS, FINAL_SEEDS = 2, (0, 1)
-CHANGES = {"model": {}, "fit": {}, "data": {}}
+NO_CHANGES = {"model": {}, "fit": {}, "data": {}}
 # A recipe's value, "kind.name" -> how it is drawn: (low, high), (low, high, "log"), or the choices of a list.
 Space = dict[str, tuple | list]
-WRITTEN = "# Below this line `python tune.py --write` writes.\n"
 NEURAL_SPACE: Space = {
     "model.dropout": (0.1, 0.6),
     "model.hidden_dropout": (0.1, 0.6),
@@ -85,17 +86,23 @@ SPACES: dict[str, Space] = {
 
 
 def draw(trial: optuna.Trial, space: Space) -> dict[str, dict]:
-    """One point of a space, as `train_model` takes it: {"model": {...}, "fit": {...}, "data": {...}}."""
-    changes = {kind: dict(values) for kind, values in CHANGES.items()}
+    """One point of a space, as changes to a recipe."""
     for key, choice in space.items():
-        kind, name = key.split(".")
         if isinstance(choice, list):
-            value = trial.suggest_categorical(key, choice)
+            trial.suggest_categorical(key, choice)
         else:
             low, high = choice[:2]
             suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
-            value = suggest(key, low, high, log=choice[2:] == ("log",))
-        changes[kind][name] = value
+            suggest(key, low, high, log=choice[2:] == ("log",))
+    return as_changes(trial.params)
+
+
+def as_changes(params: dict) -> dict[str, dict]:
+    """A point as `train_model` takes it: {"model": {...}, "fit": {...}, "data": {...}}, to three digits."""
+    changes = deepcopy(NO_CHANGES)
+    for key, value in params.items():
+        kind, name = key.split(".")
+        changes[kind][name] = float(f"{value:.3g}") if isinstance(value, float) else value
     return changes
 
 
@@ -192,7 +199,7 @@ def finalists(study: optuna.Study, dataset: str, model: str) -> list[dict[str, d
     point = known_point(load_recipe("best", model, dataset), SPACES[model])
     others = [t for t in complete if t.number or any(t.params[key] != point[key] for key in point)]
     others.sort(key=lambda trial: -trial.value)
-    return [CHANGES, *(as_changes(trial.params) for trial in others[:FINALISTS])]
+    return [NO_CHANGES, *(as_changes(trial.params) for trial in others[:FINALISTS])]
 
 
 def run_finals(dataset: SessionDataset, model: str, study: optuna.Study, *, progress: bool = True) -> None:
@@ -216,7 +223,7 @@ def run_finals(dataset: SessionDataset, model: str, study: optuna.Study, *, prog
 def final_key(dataset: str, model: str, changes: dict[str, dict]) -> str:
     """The recipe that a finalist is, as text."""
     recipe = load_recipe("best", model, dataset)
-    return "final " + json.dumps({kind: recipe[kind] | changes[kind] for kind in CHANGES}, sort_keys=True)
+    return "final " + json.dumps({kind: recipe[kind] | changes[kind] for kind in NO_CHANGES}, sort_keys=True)
 
 
 def chosen(study: optuna.Study, dataset: str, model: str) -> dict[str, dict] | None:
@@ -236,15 +243,6 @@ def chosen(study: optuna.Study, dataset: str, model: str) -> dict[str, dict] | N
             return None
         means.append((sum(values.values()) / len(values), changes))
     return max(means, key=lambda pair: pair[0])[1]
-
-
-def as_changes(params: dict) -> dict[str, dict]:
-    """A point of a space, to three digits, as `train_model` takes it."""
-    changes = {kind: dict(values) for kind, values in CHANGES.items()}
-    for key, value in params.items():
-        kind, name = key.split(".")
-        changes[kind][name] = float(f"{value:.3g}") if isinstance(value, float) else value
-    return changes
 
 
 def known_point(recipe: dict, space: Space) -> dict:

@@ -133,7 +133,7 @@ def test_finalists_run_as_recipes_do_from_two_seeds_and_the_recipe_may_win(demo,
         if "epochs" not in options:  # a final
             asked.append((options["changes"], options["seed"], options["parts"]))
             # The recipe is made the best or the worst of them.
-            run.metrics["valid"]["MRR@20"] = favour if options["changes"] == tune.CHANGES else 0.5
+            run.metrics["valid"]["MRR@20"] = favour if options["changes"] == tune.NO_CHANGES else 0.5
         return run
 
     train_model, favour = tune.train_model, 0.9
@@ -147,11 +147,11 @@ def test_finalists_run_as_recipes_do_from_two_seeds_and_the_recipe_may_win(demo,
     assert all(parts == ["valid"] and "negatives" not in changes["fit"] for changes, _, parts in asked)
     tune.tune(demo, "GRU4REC", trials=3, epochs=1, folder=tmp_path, progress=False)
     assert len(asked) == 6  # each once
-    assert tune.chosen(study, "demo", "GRU4REC") == tune.CHANGES
+    assert tune.chosen(study, "demo", "GRU4REC") == tune.NO_CHANGES
     file = tmp_path / "recipes.toml"
     file.write_text(tune.WRITTEN)
     assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == []
-    key = tune.final_key("demo", "GRU4REC", tune.CHANGES)
+    key = tune.final_key("demo", "GRU4REC", tune.NO_CHANGES)
     study.set_user_attr(key, {"0": 0.1, "1": 0.2})
     assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == ["GRU4REC"]
     best = max(study.trials[1:], key=lambda trial: trial.value).params  # the first is the recipe
