@@ -235,7 +235,7 @@ def plot_heldout(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
         bars = axis.bar(places, [values[name] for name in names], width, color=colour, label=model)
         axis.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
     axis.set_xticks(range(len(names)), names)
-    axis.set_ylabel("held-out users")
+    axis.set_ylabel("value for held-out users")
     axis.grid(axis="x", visible=False)
     axis.legend(frameon=False, ncols=2)
     return figure
@@ -374,19 +374,26 @@ def plot_learning_curves(tables: Mapping[str, Sequence[pd.DataFrame]], *, title:
             axis.plot(x, curve, color=colour, marker=".")
             ends.append((x[-1], curve[-1], f" {name}", colour))
         axis.set(xlabel=along if along == "epoch" else "seconds of training", ylabel="validation MRR@20")
+        axis.xaxis.get_major_locator().set_params(integer=along == "epoch")
         _label_line_ends(axis, ends)
     figure.suptitle(title)
     return figure
 
 
 def plot_named_points(points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str) -> Figure:
-    """One labelled point a model."""
-    figure, axis = _subplots(figsize=(7, 4))
-    for (name, (x, y)), colour in zip(points.items(), _cycle(COLOURS), strict=False):
-        axis.scatter(x, y, color=colour)
-        axis.annotate(f" {name}", (x, y), color=colour, fontsize=9, va="center")
+    """One point a model, tied by a thin line to its name in a column to the right."""
+    figure, axis = _subplots(figsize=(8, 4.5))
+    ordered = sorted(points.items(), key=lambda point: point[1][1])
+    for (_, place), colour in zip(ordered, _cycle(COLOURS), strict=False):
+        axis.scatter(*place, color=colour, zorder=3)
+    axis.margins(0.06, 0.1)
+    edge = axis.get_xlim()[1]
+    axis.set_xlim(right=edge)
+    named = zip(ordered, _cycle(COLOURS), strict=False)
+    _label_line_ends(axis, [(edge, y, f"  {name}", colour) for (name, (_, y)), colour in named])
+    for (_, (x, y)), text in zip(ordered, axis.texts, strict=True):  # the names are in the points' order
+        axis.plot([x, edge], [y, text.get_position()[1]], color=text.get_color(), lw=0.5, alpha=0.6)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.margins(0.18, 0.1)
     return figure
 
 

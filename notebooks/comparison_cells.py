@@ -225,13 +225,13 @@ def listed(shares):
     "",
     """memory = parts.loc["GRU4REC, TrainDataset", "share of hits"]
 counting = single.drop(columns=neural.columns).max(axis=1) / neural.max(axis=1)
-closest, gain = neural.min(axis=1) / neural.max(axis=1), mrr["Ensemble"] / single.max(axis=1) - 1
+closest, gain = neural.min(axis=1) / neural.max(axis=1), mrr["Ensemble"] / single.max(axis=1)
 print(f"1. Split by user: split by row, {memory:.0%} of GRU4REC's hits are pairs it was trained on.")
-print("2. The last of the six neural models has", listed(closest), "of the best one's.")
-print("3. Count before you train: the best counting model has", listed(counting), "of the neural best.")
-print("4. Average: the ensemble adds", listed(gain), "to the best single model.")
+print("2. MRR@20 of the last of the six neural models, as a share of the best one's:", listed(closest))
+print("3. Count before you train; the best counting model's, as a share of that:", listed(counting))
+print("4. Average; the ensemble's, as a share of the best single model's:", listed(gain))
 kept = kept[neural.columns].mean(axis=1)
-print("5. Order: with their items shuffled, the neural models keep", listed(kept), "of theirs.")""",
+print("5. Order; what the neural models keep of theirs with every session shuffled:", listed(kept))""",
 ]
 
 TUNING = [
