@@ -287,6 +287,13 @@ def test_a_loss_that_breaks_later_leaves_the_last_good_epoch(schedule, monkeypat
     assert_same_bits(model.state_dict(), good.state_dict())
 
 
+def test_weights_that_break_without_a_validation_part_are_never_saved(tmp_path):
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(TrainingError, match=r"a weight is not finite at step 1 of 1 in epoch 1, .* 1e\+39"):
+        run_fit(make_model(), valid=None, lr=1e39, batch_size=1000, state=state)
+    assert not state.exists()
+
+
 def test_weights_that_break_in_the_last_step_are_named_too():
     # One batch an epoch: its loss is finite, what the step leaves is not.
     with pytest.raises(TrainingError, match=r"a score is not finite at step 1 of 1 in epoch 1, .* 1e\+30"):
