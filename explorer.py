@@ -55,33 +55,36 @@ def show_session(name: str, checkpoint: Checkpoint, session: Sequence[int], k: i
 def explore(
     checkpoints: Mapping[str, Checkpoint], sessions: Sessions, examples: Sequence[Sequence[int]], k: int = 20
 ) -> widgets.VBox:
-    """Controls (all usable from the keyboard) and what they show.
+    """Two boxes, the model and the session, to type in or to pick from, and what they show.
 
+    A box is empty but for a grey text, what is shown now: so it offers all its choices, and Jupyter leaves it
+    every key (the arrows of a plain drop-down list would move to another cell).
     checkpoints: by the name to show. sessions: the training sessions among which the nearest are looked up.
     """
-    wide = {"layout": widgets.Layout(width="420px"), "style": {"description_width": "90px"}}
-    model = widgets.Dropdown(options=list(checkpoints), description="model", **wide)
-    example = widgets.Dropdown(
-        options=[(", ".join(map(str, session)), i) for i, session in enumerate(examples)],
-        description="example",
-        **wide,
+    wide = {"layout": widgets.Layout(width="420px"), "style": {"description_width": "70px"}}
+    names, texts = list(checkpoints), [", ".join(map(str, session)) for session in examples]
+    model = widgets.Combobox(
+        options=names, placeholder=names[0], ensure_option=True, description="model", **wide
     )
-    typed = widgets.Text(description="session", continuous_update=False, **wide)
+    typed = widgets.Combobox(
+        options=texts, placeholder=texts[0], continuous_update=False, description="session", **wide
+    )
     message = widgets.HTML()
-    picture = widgets.Image(format="png")
+    # As large as it was drawn: a box would stretch it, and blur it.
+    picture = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))
 
-    def refresh(_=None) -> None:
-        ids = re.findall(r"[^\s,\[\]]+", typed.value)
+    def show(name: str, text: str) -> bool:
+        ids = re.findall(r"[^\s,\[\]]+", text)
         try:
             if not ids or not all(i.isascii() and i.isdecimal() and len(i) <= 18 for i in ids):
                 raise ValueError(
                     "Type item ids, for example 12, 7: non-negative integers with commas between."
                 )
             session = [int(i) for i in ids]
-            figure = show_session(model.value, checkpoints[model.value], session, k)
+            figure = show_session(name, checkpoints[name], session, k)
         except (ValueError, DataError) as error:
             message.value = f"<b>{html.escape(str(error))}</b>"
-            return
+            return False
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=90)
         plots.plt.close(figure)
@@ -92,12 +95,17 @@ def explore(
             if near
             else "No training session shares an item."
         )
+        return True
 
-    def take_example(_=None) -> None:
-        typed.value = ", ".join(map(str, examples[example.value]))
+    def take(change: dict) -> None:
+        box, text = change["owner"], change["new"]
+        if not text or (box is model and text not in checkpoints):
+            return
+        asked = (text, typed.placeholder) if box is model else (model.placeholder, text)
+        if show(*asked):  # what is refused stays in its box, to be corrected
+            box.placeholder, box.value = text, ""
 
-    example.observe(take_example, "value")
-    model.observe(refresh, "value")
-    typed.observe(refresh, "value")
-    take_example()
-    return widgets.VBox([model, example, typed, picture, message])
+    model.observe(take, "value")
+    typed.observe(take, "value")
+    show(names[0], texts[0])
+    return widgets.VBox([model, typed, picture, message])

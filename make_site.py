@@ -9,6 +9,7 @@ import argparse
 import base64
 import html
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ pre, code { background: #f5f5f5; font-size: 0.9em; } pre { padding: 0.7rem; over
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 .cards a { border: 1px solid #ccc; padding: 0.7rem; text-decoration: none; color: inherit; }
 .cards img { width: 100%; height: 9rem; object-fit: contain; }
-a { color: #0072B2; } .anchor-link { display: none; }
+a { color: #0072B2; } .anchor-link { display: none; } p img { max-width: 100%; }
 """
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
@@ -109,6 +110,7 @@ def make_site(folder: Path) -> list[Path]:
             (folder / f"{path.stem}.png").write_bytes(picture)
             image = f'<img src="{path.stem}.png" alt="a figure of {path.stem}">'
         cards.append(f'<a href="{target.name}">{image}<br>{html.escape(path.stem.replace("_", " "))}</a>')
+    shutil.copytree(ROOT / "images", folder / "images", dirs_exist_ok=True)  # the README's
     for name in ("README.md", "README.zh-CN.md"):
         text = re.sub(r"\]\((README[\w.-]*)\.md\)", r"](\1.html)", (ROOT / name).read_text(encoding="utf-8"))
         target = folder / f"{Path(name).stem}.html"

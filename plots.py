@@ -71,9 +71,9 @@ def _cycle(values: Sequence[str]):
 
 
 def _lines():
-    """Colours and line styles, (colour, style) a line: with more lines than colours, another style tells."""
-    for style in _cycle(["-", "--", ":"]):
-        yield from ((colour, style) for colour in COLOURS)
+    """(colour, style, what a label starts with) a line: with more lines than colours, another style tells."""
+    for style, sample in _cycle([("-", " "), ("--", " - - "), (":", " ··· ")]):
+        yield from ((colour, style, sample) for colour in COLOURS)
 
 
 def plot_by_length(ranks: Mapping[str, np.ndarray], lengths: np.ndarray, users: np.ndarray) -> Figure:
@@ -134,12 +134,14 @@ def plot_recommendations(
     axis.barh(places, scores, color=COLOURS[0])
     axis.set_yticks(places, [f"item {item}" for item in items], fontsize=8)
     axis.set(xlabel="score", ylim=(-0.7, len(items) - 0.3))
+    axis.locator_params(axis="x", nbins=5)
     axis.grid(axis="y", visible=False)
     if attention is not None:
         places = np.arange(len(session))[::-1]
         axes[0, 1].barh(places, attention, color=COLOURS[1])
         axes[0, 1].set_yticks(places, [f"{t}. item {item}" for t, item in enumerate(session, 1)], fontsize=8)
         axes[0, 1].set(xlabel="attention weight", ylim=(-0.7, len(session) - 0.3))
+        axes[0, 1].locator_params(axis="x", nbins=5)
         axes[0, 1].grid(axis="y", visible=False)
     figure.suptitle(f"{title}: the top {len(items)} after {', '.join(map(str, session))}", fontsize=10)
     return figure
@@ -320,13 +322,13 @@ def plot_at_k(ranks: Mapping[str, Sequence[np.ndarray]], *, title: str = "", mos
     k = np.arange(1, most + 1)
     for axis, metric in zip(axes, ("HR", "MRR"), strict=True):
         ends = []
-        for (name, runs), (colour, style) in zip(ranks.items(), _lines(), strict=False):
+        for (name, runs), (colour, style, sample) in zip(ranks.items(), _lines(), strict=False):
             # What a rank adds to every K from it on: 1, or its reciprocal.
             worth = np.ones(most) if metric == "HR" else 1 / k
             counts = np.mean([np.bincount(r[r <= most], minlength=most + 1)[1:] / len(r) for r in runs], 0)
             values = (counts * worth).cumsum()
             axis.plot(k, values, style, color=colour, lw=1.3)
-            ends.append((most, values[-1], f" {name}", colour))
+            ends.append((most, values[-1], sample + name, colour))
         axis.set(xlabel="K", ylabel=f"{metric}@K", xlim=(1, most), xticks=[1, *range(5, most + 1, 5)])
         _label_line_ends(axis, ends)
     figure.suptitle(title)
@@ -346,11 +348,11 @@ def plot_by_group(
     there = [g for g in range(len(names)) if (groups == g).any()]
     for axis, metric in zip(axes, ("HR@20", "MRR@20"), strict=True):
         ends = []
-        for (name, runs), (colour, style) in zip(ranks.items(), _lines(), strict=False):
+        for (name, runs), (colour, style, sample) in zip(ranks.items(), _lines(), strict=False):
             worth = [gains(r, metric.removesuffix("@20"), 20) for r in runs]
             values = [np.mean([w[groups == g].mean() for w in worth]) for g in there]
             axis.plot(range(len(there)), values, style, color=colour, marker="o", ms=4)
-            ends.append((len(there) - 1, values[-1], f"  {name}", colour))
+            ends.append((len(there) - 1, values[-1], f" {sample}{name}", colour))
         counts = [f"{names[g]}\n({(groups == g).sum():,})" for g in there]
         axis.set_xticks(range(len(there)), counts)
         axis.set(xlabel=f"{xlabel} (queries)", ylabel=metric)
@@ -414,10 +416,10 @@ def plot_studies(values: Mapping[str, Sequence[float]], *, title: str = "") -> F
     """The best validation MRR@20 so far after each trial, a line a study; a pruned trial's is NaN."""
     figure, axis = _subplots(figsize=(8, 4))
     ends = []
-    for (name, trials), (colour, style) in zip(values.items(), _lines(), strict=False):
+    for (name, trials), (colour, style, sample) in zip(values.items(), _lines(), strict=False):
         best = np.fmax.accumulate(np.array(trials, float))
         axis.step(np.arange(1, len(best) + 1), best, style, color=colour, where="post")
-        ends.append((len(best), best[-1], f" {name}", colour))
+        ends.append((len(best), best[-1], sample + name, colour))
     axis.set(xlabel="trials", ylabel="best validation MRR@20 so far", title=title)
     _label_line_ends(axis, ends)
     return figure

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 import distributed
 from checkpoint import Checkpoint, CheckpointError, read_tensors, replacing, save_checkpoint, write_tensors
 from dataset.fetch_amazon import DownloadError
-from ensemble import choose_weights, combine
+from ensemble import OBJECTIVE, choose_weights, combine
 from losses import Negatives, next_item_loss, pick_precision
 from metrics import summarize
 from models import COUNT_MODELS, MODELS, CountModel, Model, SessionModel, build_model
@@ -502,7 +502,8 @@ def train_model(
         for part in parts
         if len(sessions := getattr(data, part))
     }
-    best = int(table.loc[table["MRR@20"].idxmax(), "epoch"]) if "MRR@20" in table else len(table)
+    by = OBJECTIVE if model == "Ensemble" else "MRR@20"  # its epochs are rounds
+    best = int(table.loc[table[by].idxmax(), "epoch"]) if by in table else len(table)
     header |= {
         "dataset": dataset.name,
         "sha256": dataset.sha256,

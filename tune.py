@@ -5,7 +5,7 @@ python tune.py --dataset Amazon_Beauty --write        # what every study chose i
 
 The objective is MRR@20 on the validation part of the user split (split seed 0, seed 0); the test part is
 never scored. A neural trial is cheaper than a recipe (fewer epochs, a sampled softmax, one seed), so in the
-end the best few run against the recipe as it stands, all as a recipe is run, from two seeds.
+end the best one runs against the recipe as it stands, both as a recipe is run, from up to two seeds.
 A study is a journal in results/tuning/, one line an event, written by one process at a time.
 """
 
@@ -16,6 +16,7 @@ import json
 import sys
 import tomllib
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -42,8 +43,8 @@ FIRST_RUNG, REDUCTION = 3, 3
 # A trial estimates its loss from sampled items, as `fast` does: a third of the time, and on Beauty as good as
 # the full softmax within the seeds' spread (benchmarks/README.md). The recipe trains with the full one.
 NEGATIVES = 2048
-# What runs once more as a recipe is run: the best completed trials, from these seeds.
-FINALISTS, FINAL_SEEDS = 2, (0, 1)
+# What runs once more as a recipe is run, from these seeds: the best trial, against the recipe as it stands.
+FINALISTS, FINAL_SEEDS = 1, (0, 1)
 NO_CHANGES = {"model": {}, "fit": {}, "data": {}}
 # A recipe's value, "kind.name" -> how it is drawn: (low, high), (low, high, "log"), or the choices of a list.
 Space = dict[str, tuple | list]
@@ -139,6 +140,7 @@ def tune(
 
     The first trial of a study is the recipe `best` as it stands, as far as the space can say it. The sampler
     is seeded by how many trials have finished, so a study that is never stopped draws the same points again.
+    A neural model's best trial then runs against the recipe (`run_finals`).
     Raises ValueError for a study of other data, or of trials of other epochs.
     """
     space = SPACES[model]
@@ -155,7 +157,7 @@ def tune(
             study.set_user_attr(name, value)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)  # whoever ran it was stopped
-    if not study.trials:
+    if not finished(study) and not study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
         recipe = load_recipe("best", model, dataset.short_name)
         study.enqueue_trial(known_point(recipe, space))
 
@@ -193,31 +195,56 @@ def tune(
 def finalists(study: optuna.Study, dataset: str, model: str) -> list[dict[str, dict]]:
     """The recipe `best` as it stands (no changes), and the best completed trials as changes to it.
 
-    Not the first trial where it is that recipe: it differs only in what the recipe leaves open.
+    Only trials that beat the one of the recipe, where there is one.
     """
     complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
     point = known_point(load_recipe("best", model, dataset), SPACES[model])
-    others = [t for t in complete if t.number or any(t.params[key] != point[key] for key in point)]
-    others.sort(key=lambda trial: -trial.value)
-    return [NO_CHANGES, *(as_changes(trial.params) for trial in others[:FINALISTS])]
+    own = [t.value for t in complete if all(t.params.get(key) == value for key, value in point.items())]
+    better = [trial for trial in complete if not own or trial.value > own[0]]
+    better.sort(key=lambda trial: -trial.value)
+    return [NO_CHANGES, *(as_changes(trial.params) for trial in better[:FINALISTS])]
+
+
+def final_values(study: optuna.Study, dataset: str, model: str, changes: dict[str, dict]) -> dict[int, float]:
+    """Validation MRR@20 of a finalist by seed, as far as it has run."""
+    known = study.user_attrs.get(final_key(dataset, model, changes), {})
+    return {int(seed): value for seed, value in known.items()}
+
+
+def standing(study: optuna.Study, dataset: str, model: str) -> tuple[tuple | None, list[dict[str, dict]]]:
+    """The final that is to run next, as (changes, seed), None where all is known; and who is still in.
+
+    Nothing runs where nobody challenges the recipe. From the first seed all run; who is no better than the
+    recipe there is out, and only the others and the recipe run from the next.
+    """
+    left = finalists(study, dataset, model)
+    for seed in FINAL_SEEDS:
+        if len(left) == 1:
+            break
+        values = [final_values(study, dataset, model, changes) for changes in left]
+        for changes, known in zip(left, values, strict=True):
+            if seed not in known:
+                return (changes, seed), left
+        left = left[:1] + [c for c, known in zip(left, values, strict=True) if known[seed] > values[0][seed]]
+    return None, left
 
 
 def run_finals(dataset: SessionDataset, model: str, study: optuna.Study, *, progress: bool = True) -> None:
     """Run the finalists as recipes are run; each result stays in the study."""
-    for changes in finalists(study, dataset.short_name, model):
-        key = final_key(dataset.short_name, model, changes)
-        for seed in FINAL_SEEDS:
-            known = study.user_attrs.get(key, {})
-            if str(seed) in known:
-                continue
-            options = {"changes": changes, "seed": seed, "parts": ["valid"], "progress": progress}
-            run = train_model(dataset, model, **options)
+    while final := standing(study, dataset.short_name, model)[0]:
+        changes, seed = final
+        known = final_values(study, dataset.short_name, model, changes)
+        try:
+            run = train_model(dataset, model, changes=changes, seed=seed, parts=["valid"], progress=progress)
+        except TrainingError:  # diverged, as a trial may
+            known[seed] = 0.0
+        else:
             if run.interrupted:
                 raise KeyboardInterrupt
-            value = run.metrics["valid"]["MRR@20"]
-            study.set_user_attr(key, known | {str(seed): value})
-            if progress:
-                print(f"{study.study_name}: final from seed {seed}, {value:.4f}: {changes}", flush=True)
+            known[seed] = run.metrics["valid"]["MRR@20"]
+        study.set_user_attr(final_key(dataset.short_name, model, changes), known)
+        if progress:
+            print(f"{study.study_name}: final from seed {seed}, {known[seed]:.4f}: {changes}", flush=True)
 
 
 def final_key(dataset: str, model: str, changes: dict[str, dict]) -> str:
@@ -229,20 +256,19 @@ def final_key(dataset: str, model: str, changes: dict[str, dict]) -> str:
 def chosen(study: optuna.Study, dataset: str, model: str) -> dict[str, dict] | None:
     """What the study changes in the recipe; None where it is not over. No changes where the recipe was best.
 
-    A counting model has no seed and no cheaper trial: its best trial is chosen. A neural model's finalists
-    are compared by their mean over the seeds.
+    A counting model has no seed and no cheaper trial: its best trial is chosen. Of a neural model's finalists
+    that are still in, the one with the best mean over the seeds is.
     """
     if not best_value(study):
         return None
     if model not in NEURAL_MODELS:
         return as_changes(study.best_params)
-    means = []
-    for changes in finalists(study, dataset, model):
-        values = study.user_attrs.get(final_key(dataset, model, changes), {})
-        if len(values) < len(FINAL_SEEDS):
-            return None
-        means.append((sum(values.values()) / len(values), changes))
-    return max(means, key=lambda pair: pair[0])[1]
+    left_to_run, left = standing(study, dataset, model)
+    if left_to_run:
+        return None
+    if len(left) == 1:
+        return left[0]
+    return max(left, key=lambda changes: sum(final_values(study, dataset, model, changes).values()))
 
 
 def known_point(recipe: dict, space: Space) -> dict:
@@ -297,12 +323,38 @@ def table_of_studies(folder: Path = STUDIES) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def table_of_finals(folder: Path = STUDIES) -> pd.DataFrame:
+    """One row a final: its values, validation MRR@20 by seed, whether it is the recipe `best` now.
+
+    Finals of recipes that have since been replaced are among them.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.journal")):
+        dataset, model = path.stem.rsplit("_", 1)
+        now = final_key(dataset, model, NO_CHANGES)
+        for key, values in open_study(dataset, model, folder).user_attrs.items():
+            if key.startswith("final "):
+                recipe = json.loads(key.removeprefix("final "))
+                drawn = {key: recipe[kind].get(key) for kind, key in (k.split(".") for k in SPACES[model])}
+                by_seed = {f"seed {seed}": value for seed, value in values.items()}
+                rows.append({"dataset": dataset, "model": model} | drawn | by_seed | {"recipe": key == now})
+    table = pd.DataFrame(rows)
+    last = sorted(name for name in table if name.startswith("seed ")) + ["recipe"] * len(table[:1])
+    return table[[name for name in table if name not in last] + last]
+
+
 def write_recipes(
-    dataset: str, *, folder: Path = STUDIES, file: Path = ROOT / "recipes.toml", trials: int = TRIALS
+    dataset: str,
+    *,
+    models: Sequence[str] = tuple(SPACES),
+    folder: Path = STUDIES,
+    file: Path = ROOT / "recipes.toml",
+    trials: int = TRIALS,
 ) -> list[str]:
     """What every complete study chose into [best.<dataset>.<MODEL>], at the file's end; the models changed.
 
-    Everything above WRITTEN stays as it is. Raises ValueError where that line is missing.
+    Everything above WRITTEN stays as it is, and so does below it what no study says. Raises ValueError where
+    that line is missing.
     """
     text = file.read_text(encoding="utf-8")
     if WRITTEN not in text:
@@ -310,18 +362,26 @@ def write_recipes(
     by_hand, _, written = text.partition(WRITTEN)
     tables = tomllib.loads(written).get("best", {})
     changed = []
-    for model in SPACES:
+    for model in models:
         if not (folder / f"{dataset}_{model}.journal").exists():
             continue
         study = open_study(dataset, model, folder)
         changes = chosen(study, dataset, model)
-        if changes is None or len(finished(study)) < trials or not any(changes.values()):
+        if changes is None or len(finished(study)) < trials:
             continue
-        tables.setdefault(dataset, {})[model] = {kind: values for kind, values in changes.items() if values}
+        now = load_recipe("best", model, dataset, file=file)
+        if all(now[kind] | values == now[kind] for kind, values in changes.items()):
+            continue
+        table = tables.setdefault(dataset, {}).setdefault(model, {})
+        for kind, values in changes.items():
+            if values:
+                table[kind] = table.get(kind, {}) | values
         changed.append(model)
-    lines = [by_hand + WRITTEN]
-    for name, models in tables.items():
-        for model, kinds in models.items():
+    if not changed:
+        return []
+    lines = [by_hand + WRITTEN.rstrip("\n")]
+    for name, of_models in sorted(tables.items()):
+        for model, kinds in sorted(of_models.items()):
             lines += ["", f"[best.{name}.{model}]"]
             for kind, values in kinds.items():
                 inside = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
@@ -346,7 +406,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         dataset = load_dataset(args.dataset)
         if args.write:
-            models = write_recipes(dataset.short_name, folder=args.folder, trials=args.trials)
+            asked = {"models": args.model, "folder": args.folder, "trials": args.trials}
+            models = write_recipes(dataset.short_name, **asked)
             print(f"recipes.toml: best.{dataset.short_name} now has {', '.join(models) or 'nothing new'}")
             return 0
         for model in args.model:

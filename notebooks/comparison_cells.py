@@ -69,8 +69,8 @@ last = {m: epochs[max(epochs)] for m, epochs in report.PRINTED_EPOCHS.items()}
 last["GRU4REC"] = report.GRU4REC_TRIALS[0.01, 256, 0.0]
 theirs = pd.DataFrame(last, index=["MRR@20", "HR@20", "accuracy"]).T
 pd.concat({"report": theirs, "ours": ours.round(3)}, axis=1).loc[list(compare.REPORTED)]""",
-    """The order comes back, and so does the gap: models trained on shifted sequences seem to find every second next
-item, those trained on single labels far fewer.
+    """What to look for: whether the models trained on shifted sequences (GRU4REC, GRUwATT, GGNNwATT) stand apart from
+those trained on single labels (NARM, SR-GNN), here as in the report.
 
 ## 2. Why it is wrong
 
@@ -93,8 +93,8 @@ kind of rows they are.""",
 parts = pd.DataFrame(parts).T
 display(parts.round(3))
 plots.plot_pairs(parts[["in shifted training", "not"]], xlabel="HR@20, row split");""",
-    """The last column is the share of a model's hits that are such rows. What GRU4REC has been shown it repeats, so its
-headline number is mostly memory; on the other rows it finds no more than models trained on single labels do.
+    """The last column is the share of a model's hits that are such rows: as far as it exceeds their share of all rows,
+printed above, a headline is memory. On the other rows nobody has been shown the answer: compare the models there.
 
 What does training on shifted sequences do, apart from the leak? The same models on both kinds of rows, split by row
 (validation part, which also chose the epoch) and by user (test part):""",
@@ -105,9 +105,9 @@ flat = grid.drop(columns="causal", errors="ignore")
 flat.columns = [f"{rows}, split by {split}" for rows, split in flat.columns]
 display(grid.round(3))
 plots.plot_pairs(flat, xlabel="HR@20");""",
-    """By user nothing leaks. All prefixes of a training user are rows already, so shifted sequences add only the first
-step of each (`[a]->b` of every `[a, b]->c`, where single-label rows start later) and weigh early steps more: what
-remains of the difference is that. For GRUwATT and GGNNwATT it also holds what the next picture takes apart.
+    """Split by user, no row of a scored user is trained on. All prefixes of a training user are rows already, so shifted
+sequences add little (their early steps weigh more): a difference that remains may come from that. For GRUwATT and
+GGNNwATT it also holds what the next picture takes apart.
 
 The report's own two models see the future in training (their attention asks with the last state, their graph holds
 the edge to the target). The same with `causal=True`, where each step sees only what came before:""",
@@ -124,12 +124,17 @@ Hyperparameters were chosen on the validation part of split seed 0, so split 0 i
 test part were among those that chose or trained there.""",
     """names = ["HR@5", "HR@10", "HR@20", "MRR@5", "MRR@10", "MRR@20", "NDCG@20", "accuracy"]
 order = [model for model in MODELS if model in set(honest["model"])]
+
+def digits(value):
+    return f"{value:.4f}".lstrip("0")
+
 for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     mean, spread = (getattr(part.groupby("model")[names], f)().loc[order] for f in ("mean", "std"))
-    text = mean.map("{:.4f}".format) + spread.map(lambda s: "" if np.isnan(s) else f" ± {s:.4f}")
+    text = mean.map(digits) + spread.map(lambda s: "" if np.isnan(s) else f" ± {digits(s)}")
     bold = mean.eq(mean.max()).map(lambda best: "font-weight: bold" if best else "")
     caption = f"{name}, test part, split seed {split_seed}, seeds {SEEDS}"
-    display(text.style.set_caption(caption).apply(lambda _, bold=bold: bold, axis=None))""",
+    shown = text.style.set_caption(caption).apply(lambda _, bold=bold: bold, axis=None)
+    display(shown.set_properties(**{"white-space": "nowrap"}))""",
     "What they cost (one thread; parameters learned by gradient, seconds of training, queries a second):",
     """costs = ["parameters", "train_seconds", "queries_per_second"]
 cost = honest.groupby(["dataset", "model"])[costs].mean()
@@ -226,12 +231,12 @@ def listed(shares):
     """memory = parts.loc["GRU4REC, TrainDataset", "share of hits"]
 counting = single.drop(columns=neural.columns).max(axis=1) / neural.max(axis=1)
 closest, gain = neural.min(axis=1) / neural.max(axis=1), mrr["Ensemble"] / single.max(axis=1)
-print(f"1. Split by user: split by row, {memory:.0%} of GRU4REC's hits are pairs it was trained on.")
-print("2. MRR@20 of the last of the six neural models, as a share of the best one's:", listed(closest))
-print("3. Count before you train; the best counting model's, as a share of that:", listed(counting))
-print("4. Average; the ensemble's, as a share of the best single model's:", listed(gain))
+print(f"1. Split by user: by row, {memory:.0%} of GRU4REC's hits are pairs it was trained on.")
+print("2. MRR@20 of the last of the six neural models, in percent of the best one's:", listed(closest))
+print("3. MRR@20 of the best counting model, in percent of the best neural one's:", listed(counting))
+print("4. MRR@20 of the ensemble, in percent of the best single model's:", listed(gain))
 kept = kept[neural.columns].mean(axis=1)
-print("5. Order; what the neural models keep of theirs with every session shuffled:", listed(kept))""",
+print("5. Shuffle every session, and the neural models keep of their MRR@20:", listed(kept))""",
 ]
 
 TUNING = [
@@ -241,8 +246,10 @@ One Optuna study per model and dataset, the same number of trials for each, neur
 the validation part of the user split (split seed 0). The test part is never scored.
 
 A neural trial is cheaper than a recipe: fewer epochs, a loss estimated from sampled items, one seed. So the best
-completed trials then run as recipes are run, with the full softmax and all epochs, from two seeds, against the
-recipe that was there before; the best of these becomes the recipe `best` (`python tune.py --write`).
+trial, where it beats the recipe's own, then runs as recipes are run, with the full softmax and all epochs, against
+the recipe that was there before, and from a second seed where it was better from the first. If it is better in the
+mean too, it is the recipe `best` from then on (`python tune.py --write`). A counting model has no seed and no cheaper
+trial: its best trial is.
 
 Studies are journals in `results/tuning/`; one that is complete is only read here, which takes seconds.""",
     """%matplotlib inline
@@ -293,11 +300,12 @@ for name in datasets:
     """What mattered: how much each hyperparameter tells the best third of a study's trials from all (PED-ANOVA, Watanabe
 et al. 2023; the shares of a model add up to 1). A neural trial counts by its MRR@20 after the third epoch, which
 all of them reached; with 30 trials these shares are rough.""",
-    """for name in datasets:
-    shares = {m: tune.importances(studies[name, m]) for m in MODELS
+    """groups = [[m for m in MODELS if m in NEURAL_MODELS], [m for m in MODELS if m not in NEURAL_MODELS]]
+for name, group in ((name, group) for name in datasets for group in groups):
+    shares = {m: tune.importances(studies[name, m]) for m in group
               if len(tune.SPACES[m]) > 1 and len(tune.finished(studies[name, m])) >= 20}
-    table = pd.DataFrame(shares).T
-    if len(table):
+    if shares:
+        table = pd.DataFrame(shares).T
         table.columns = [key.split(".")[1] for key in table.columns]
         figure = plots.plot_importance(table, title=name)
         display(figure)
@@ -314,22 +322,20 @@ all of them reached; with 30 trials these shares are rough.""",
     plots.plt.close(figure)""",
     """## The finals
 
-Validation MRR@20 of the recipe that was there and of the best trials, all trained as recipes are:""",
-    """rows = []
-for (name, m), study in studies.items():
-    for place, changes in enumerate(tune.finalists(study, name, m) if m in NEURAL_MODELS else []):
-        values = list(study.user_attrs.get(tune.final_key(name, m, changes), {}).values())
-        rows.append({"dataset": name, "model": m, "finalist": f"candidate {place}" if place else "recipe",
-                     "mean": np.mean(values), "spread": np.ptp(values)})
-finals = pd.DataFrame(rows)
+Validation MRR@20 of what has run as recipes are, by seed, and whether it is the recipe `best` now. (GRU4REC's were
+run under an earlier rule, two trials and two seeds for everybody, and are one more than needed.)""",
+    """finals = tune.table_of_finals()
 if len(finals):
-    display(finals.pivot(index=["dataset", "model"], columns="finalist", values="mean").round(4))
-    print(f"two seeds of one setting differ by {finals['spread'].mean():.4f} on average")""",
-    "## The recipes\n\nWhat `--recipe best` reads now:",
-    """for name in datasets:
-    recipes = {m: load_recipe("best", m, name) for m in MODELS}
-    drawn = {m: {f"{kind}.{key}": recipes[m][kind].get(key, "default")
-                 for kind, key in (name.split(".") for name in tune.SPACES[m])} for m in MODELS}
-    table = pd.DataFrame(drawn).T.astype(object)
-    display(table.where(table.notna(), "").style.set_caption(name).format(precision=4))""",
+    finals = finals[finals["dataset"].isin(datasets)].set_index(["dataset", "model"])
+    seeds = {name: "{:.4f}" for name in finals if name.startswith("seed")}
+    shown = dict.fromkeys(finals, "{:.3g}") | seeds | {"recipe": lambda yes: "yes" if yes else ""}
+    display(finals.style.format(shown, na_rep=""))""",
+    "## The recipes\n\nOf what was searched, what `--recipe best` says now; the rest is a model's default:",
+    """def said(name, m):
+    recipe = load_recipe("best", m, name)
+    found = {key: recipe[kind].get(key) for kind, key in (k.split(".") for k in tune.SPACES[m])}
+    known = {key: value for key, value in found.items() if value is not None}
+    return ", ".join(f"{key} {v:.3g}" if isinstance(v, float) else f"{key} {v}" for key, v in known.items())
+
+pd.DataFrame({name: {m: said(name, m) for m in MODELS} for name in datasets}).style""",
 ]

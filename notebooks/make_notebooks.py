@@ -155,7 +155,7 @@ plots.plot_attention(weights, dataset.test[row], step_names=["gate"]);""",
 
 TRIALS_INTRO = (
     "## The report's trials, beside ours\n\nThe report split its prefix rows at random, so that shifted training holds"
-    ' four in ten of the validation rows word for word (see the leak rates above). The next cells repeat that on purpose (`split="row"`, `recipe="report"`, {setup}).'
+    ' many of the validation rows word for word (see the leak rates above). The next cells repeat that on purpose (`split="row"`, `recipe="report"`, {setup}).'
     " Where targets are shifted, these numbers say how much a model remembers, not how well it recommends."
 )
 
@@ -172,7 +172,7 @@ for lr, batch_size, dropout in report.GRU4REC_TRIALS:
 ours = pd.DataFrame({name: run.metrics["valid"] for name, run in trials.items()}).T[columns]
 theirs = pd.DataFrame(list(report.GRU4REC_TRIALS.values()), index=ours.index, columns=columns)
 pd.concat({"report": theirs, "ours": ours}, axis=1).round(3)""",
-    "With and without dropout the curves end alike, as the report says:",
+    "The report says that with and without dropout the curves end alike; ours:",
     "plots.plot_trials({name: run.table for name, run in trials.items()});",
     "One GRU layer against two, under the report's protocol and, honestly, by users:",
     """layers = {}
@@ -184,8 +184,8 @@ for split, recipe in (("row", "report"), ("user", RECIPE)):
         layers[f"{split} split, {recipe} recipe, {n} layer{'s' * (n > 1)}"] = run.metrics["valid"]
 pd.DataFrame(layers).T[["HR@20", "MRR@20", "accuracy"]].round(4)""",
     "### The leak, in one cell\n\nShare of validation pairs (session, next item) that shifted training contains word for"
-    " word from the same user, and the hit rate on those rows and on the others. The report's 50 % is the first"
-    " group remembered:",
+    " word from the same user, and the hit rate on those rows and on the others: what a headline such as the"
+    " report's 50 % is made of.",
     """run = next(iter(trials.values()))
 leaked = leaked_rows(run.data.train, run.data.valid)
 hits = run.ranks["valid"] <= 20
@@ -291,14 +291,14 @@ pd.Series(named).to_frame(RECIPE)""",
 ]
 
 TRAINING = [
-    "## Training\n\nOne run a seed, to early stopping on validation MRR@20. The test part is not looked at until the end.",
+    "## Training\n\nOne run a seed: all epochs run, and the one best on validation (MRR@20) is kept. The test part is not looked at until the end.",
     """runs = {}
 for seed in SEEDS:
     runs[seed] = train_model(dataset, MODEL, recipe=RECIPE, epochs=EPOCHS, seed=seed)
     table = runs[seed].table
     print(f"seed {seed}: best epoch {runs[seed].header['epochs']} of {len(table)}, "
           f"{table['seconds'].sum():.0f} s on {device_name(device)}")""",
-    "Train loss falls on; validation says when to stop:",
+    "Train loss falls on; validation says which epoch to keep:",
     'plots.plot_training({f"seed {s}": run.table for s, run in runs.items()}, f"{MODEL} on {dataset.name}");',
 ]
 
@@ -425,7 +425,7 @@ members.round(4)""",
     display(figure)
     plots.plt.close(figure)""",
     "Validation chooses the model that recommends, not the test part. An ensemble's weights were chosen there too, so its\n"
-    "lead on validation is a little flattered; the test part above, which chose nothing, says whether it holds.",
+    "validation value is a little flattered; the test part above, which chose nothing, says whether it holds.",
     """chosen = {name: max(MODELS, key=lambda m: measured[name, m]["twin_valid"]["MRR@20"])
           for name in datasets}
 for name, model in chosen.items():
@@ -452,15 +452,15 @@ for name, dataset in datasets.items():
     figure = plots.plot_concentration(items, checkpoint.popularity, title=title)
     display(figure)
     plots.plt.close(figure)""",
-    "## Explore\n\nPick a model and a session, or type one (ids with commas between, Enter). The picture is an example"
-    " that stays when no kernel runs; the controls below it live with one.",
+    "## Explore\n\nPick a model and a session, or type them (ids with commas between, Enter); grey is what is shown"
+    " now. The first picture is an example that stays when no kernel runs; the boxes below it live with one.",
     """name, dataset = next(iter(datasets.items()))
 examples = [dataset.test[row] for row in np.unique(dataset.test.lengths, return_index=True)[1]]
 model = "GRUwATT" if "GRUwATT" in MODELS else MODELS[0]  # it has an attention to show
-example = show_session(f"{name}, {model}", checkpoints[name, model], examples[-1])
+example = show_session(f"{name}, {model}", checkpoints[name, model], examples[-1], K)
 display(example)
 plots.plt.close(example)
-explore({m: checkpoints[name, m] for m in MODELS}, maximal_sessions(dataset.train)[0], examples)""",
+explore({m: checkpoints[name, m] for m in MODELS}, maximal_sessions(dataset.train)[0], examples, K)""",
     "## Checks\n\nRead back from the files: as many rows as the test file, in its order, `K` distinct items, none of the"
     " session's own.",
     """for name, dataset in datasets.items():

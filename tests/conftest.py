@@ -53,3 +53,12 @@ def project_copy(tmp_path_factory):
             ignored = shutil.ignore_patterns("Amazon_*", "__pycache__", ".*")
             shutil.copytree(root / folder, copy / folder, ignore=ignored)
     return copy
+
+
+# A notebook's parameters on Demo, few epochs: by the file's stem; the others train one model.
+ON_DEMO = {
+    "5_comparison": {"DATASETS": ["Demo"], "EPOCHS": 1, "SEEDS": [0], "SPLIT_SEEDS": [0]},
+    "6_tuning": {"DATASETS": ["Demo"], "EPOCHS": 3, "TRIALS": 3, "MODELS": ["GRU4REC", "STAN", "SKNN"]},
+    "get_final_result": {"DATASETS": ["Demo"], "EPOCHS": 1},
+}
+TRAINED_ON_DEMO = {"DATASET": "Demo", "EPOCHS": 1, "SEEDS": [0], "TRIAL_EPOCHS": 1}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_array
 
+import compare
 import models.counted as counted
 import scoring
 import train
@@ -24,6 +25,7 @@ from models import COUNT_MODELS, build_model
 from models.counted import cut_sessions, popularity_places, write_scores
 from models.SKNN import strongest
 from process_data import (
+    AMAZON,
     LONGEST_SESSION,
     ROOT,
     Sessions,
@@ -590,13 +592,6 @@ def test_a_checkpoint_of_all_rows_is_found_again(tmp_path, monkeypatch):
 # Real data
 
 
-def readme_row(name):
-    """HR@20 and MRR@20 on Beauty, then on Cell."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("**Baselines that only count**")[1]
-    row = next(line for line in section.splitlines() if line.startswith(f"| {name} |"))
-    return [float(cell) for cell in row.split("|")[2:6]]
-
-
 # HR@20 and MRR@20 that public implementations reach on a split of the same kind, less the standard error
 # of popularity, which nothing can be done about: other users are held out.
 PEERS = {
@@ -612,11 +607,14 @@ PEERS = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "SLIST")) for name in COUNT_MODELS]
 )
-def test_readme_table_is_what_the_recipes_give(name, real_data):
-    found = []
-    for dataset in ("Amazon_Beauty", "Amazon_Cell"):
+def test_the_saved_runs_are_what_the_recipes_give(name, real_data):
+    found, saved = [], []
+    for short, dataset in AMAZON.items():
         metrics = train_model(real_data / dataset, name, progress=False).metrics["test"]
+        result = compare.read_result(compare.Plan(name, short))
+        assert result is not None, "no run of this recipe in results/runs: make comparison"
         found += [metrics["HR@20"], metrics["MRR@20"]]
+        saved += [result["metrics"]["test"]["HR@20"], result["metrics"]["test"]["MRR@20"]]
     # Near ties of rounded sums may fall differently elsewhere.
-    assert found == pytest.approx(readme_row(name), abs=0.0006)
+    assert found == pytest.approx(saved, abs=0.0006)
     assert all(value >= peer for value, peer in zip(found, PEERS[name], strict=True))

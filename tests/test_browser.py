@@ -16,19 +16,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ON_DEMO, TRAINED_ON_DEMO
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = ROOT / "results" / "screenshots"
-DEMO = {
-    "MODEL = ": {"DATASET": '"Demo"', "EPOCHS": "1", "SEEDS": "[0]", "TRIAL_EPOCHS": "1"},
-    "DATASETS = ": {
-        "DATASETS": '["Demo"]',
-        "EPOCHS": "1",
-        "SEEDS": "[0]",
-        "SPLIT_SEEDS": "[0]",
-        "TRIALS": "3",
-    },
-}
 NOTEBOOKS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*(ROOT / "notebooks").glob("[0-9]_*.ipynb"), ROOT / "get_final_result.ipynb"]
@@ -45,12 +36,12 @@ def shrink(path):
             continue
         cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
-            values = next(values for start, values in DEMO.items() if cell.source.startswith(start))
+            values = ON_DEMO.get(path.stem, TRAINED_ON_DEMO)
             lines = cell.source.splitlines()
             for i, line in enumerate(lines):
                 name = line.split(" = ")[0]
                 if name in values:
-                    lines[i] = f"{name} = {values[name]}"
+                    lines[i] = f"{name} = {values[name]!r}"
             cell.source = "\n".join(lines)
     nbformat.write(notebook, path)
 
@@ -172,6 +163,53 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
     assert all(float(bar.rstrip("%")) > 0 for bar in bars), "a progress bar never moved"
     if name[0] == "n" and name[10] in "01234":
         assert bars, "training showed no progress bar"
+    if name == "get_final_result.ipynb":
+        explore_by_keyboard(browser)
+        browser.save_screenshot(str(folder / "explorer.png"))
+
+
+def explore_by_keyboard(browser):
+    """The explorer's boxes, used with keys alone once the first has the focus."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    panel = ".jp-NotebookPanel:not(.lm-mod-hidden) "
+    model, session = browser.find_elements(By.CSS_SELECTOR, panel + ".widget-text input")
+
+    def shown():
+        return browser.find_element(By.CSS_SELECTOR, panel + ".widget-image").get_attribute("src")
+
+    def press(what, *keys):
+        before = shown()
+        ActionChains(browser).send_keys(*keys).perform()
+        wait_for(lambda: shown() != before, 60, f"{what}: another picture")
+
+    def wait_taken(box, text):
+        wait_for(
+            lambda: box.get_attribute("placeholder") == text and not box.get_attribute("value"),
+            60,
+            "the box offering all its choices again",
+        )
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'start'}); arguments[0].focus()", model)
+    press("a model", "Ensemble", Keys.ENTER)
+    wait_taken(model, "Ensemble")
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    assert browser.switch_to.active_element == session
+    choices = browser.execute_script("return [...arguments[0].list.options].map(o => o.value)", session)
+    for text in (choices[1], choices[0]):
+        press("an example", text, Keys.ENTER)
+        wait_taken(session, text)
+
+    def refused():
+        message = browser.find_elements(By.CSS_SELECTOR, panel + ".widget-html")[-1]  # after the bars' own
+        return "Type item ids" in message.text
+
+    ActionChains(browser).send_keys("seven", Keys.ENTER).perform()
+    wait_for(refused, 60, "a sentence on bad ids")
+    ActionChains(browser).send_keys(*[Keys.BACKSPACE] * len("seven"), choices[1], Keys.ENTER).perform()
+    wait_for(lambda: not refused(), 60, "good ids shown again")
 
 
 def test_the_site_needs_no_network(browser, tmp_path):

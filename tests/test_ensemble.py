@@ -80,16 +80,16 @@ def weights_on(valid, *likes):
     return choose_weights(models, valid, POPULARITY, mask_seen=True, rounds=6)
 
 
-def test_weights_are_chosen_for_mrr_on_validation():
+def test_weights_are_chosen_for_ndcg_on_validation():
     valid = Sessions.from_lists([[1], [2]], [5, 6])
     right, wrong = [(1, 5, 0.9), (2, 6, 0.9)], [(1, 7, 0.9), (2, 8, 0.9)]
     weights, table = weights_on(valid, wrong, right)
     assert weights == [0, 1]
-    assert table["MRR@20"].iloc[0] == 1
+    assert table["NDCG@20"].iloc[0] == 1
     # Each knows one answer, and is surer of a third item than of the other's.
     weights, table = weights_on(valid, [(1, 5, 0.9), (2, 7, 0.5)], [(2, 6, 0.9), (1, 8, 0.5)])
     assert weights == [0.5, 0.5]
-    assert table["MRR@20"].iloc[1] == 1 > table["MRR@20"].iloc[0]
+    assert table["NDCG@20"].iloc[1] == 1 > table["NDCG@20"].iloc[0]
     assert "test" not in " ".join(inspect.signature(choose_weights).parameters)
 
 
@@ -108,9 +108,10 @@ def test_an_ensemble_trains_saves_and_recommends_like_any_model(tmp_path):
     found = run.header["recipe_values"]["ensemble"]
     assert sum(found["weights"]) == pytest.approx(1)
     assert [m["seed"] for m in run.header["members"]] == [0, 1, 0]
-    assert run.metrics["valid"]["MRR@20"] == pytest.approx(run.table["MRR@20"].max(), abs=1e-6)
-    best = max(m["metrics"]["valid"]["MRR@20"] for m in run.header["members"])
-    assert run.metrics["valid"]["MRR@20"] >= best
+    assert run.metrics["valid"]["NDCG@20"] == pytest.approx(run.table["NDCG@20"].max(), abs=1e-6)
+    assert run.header["epochs"] == run.table["NDCG@20"].idxmax() + 1
+    best = max(m["metrics"]["valid"]["NDCG@20"] for m in run.header["members"])
+    assert run.metrics["valid"]["NDCG@20"] >= best
     run.save(tmp_path / "e.safetensors", half=True)
     loaded = load_checkpoint(tmp_path / "e.safetensors")
     (_, want), (_, got) = (

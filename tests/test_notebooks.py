@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from conftest import ON_DEMO, TRAINED_ON_DEMO
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -19,6 +20,7 @@ NOTEBOOKS = [
     "notebooks/2_NARM.ipynb",
     "notebooks/3_GRUwATT.ipynb",
     "notebooks/4_GGNNwATT.ipynb",
+    "notebooks/6_tuning.ipynb",
     "get_final_result.ipynb",
 ]
 MODEL_NOTEBOOKS = NOTEBOOKS[:5]
@@ -95,21 +97,15 @@ def test_committed_outputs_are_of_one_clean_run(name):
 
 
 GENERATED = sorted(path.relative_to(ROOT).as_posix() for path in make_notebooks.notebooks())
-ON_DEMO = {
-    "get_final_result": {"DATASETS": ["Demo"], "EPOCHS": 1},
-    "5_comparison": {"DATASETS": ["Demo"], "EPOCHS": 1, "SEEDS": [0], "SPLIT_SEEDS": [0]},
-    "6_tuning": {"DATASETS": ["Demo"], "EPOCHS": 3, "TRIALS": 3, "MODELS": ["GRU4REC", "STAN", "SKNN"]},
-}
 
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_notebook_runs_on_demo(name, project_copy):
-    parameters = {"DATASET": "Demo", "EPOCHS": 1, "SEEDS": [0], "TRIAL_EPOCHS": 1}
     nbformat.write(make_notebooks.notebooks()[ROOT / name], project_copy / name)
     executed = papermill.execute_notebook(
         project_copy / name,
         project_copy / "executed.ipynb",
-        parameters=ON_DEMO.get(Path(name).stem, parameters),
+        parameters=ON_DEMO.get(Path(name).stem, TRAINED_ON_DEMO),
         cwd=(project_copy / name).parent,
         progress_bar=False,
     )

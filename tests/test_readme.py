@@ -1,4 +1,4 @@
-"""Every command of the README runs, and its tables say what the notebooks and the saved runs say."""
+"""Every command of the README runs, and its tables say what the saved runs say."""
 
 import csv
 import json
@@ -9,14 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
-import numpy as np
 import pytest
+
+import compare
+from process_data import AMAZON
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS = ["GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT"]
-METRICS = ["HR@5", "HR@20", "MRR@5", "MRR@20", "accuracy"]
 
 
 def blocks(language):
@@ -121,28 +120,20 @@ def test_every_file_of_the_layout_exists():
     assert not [path for path in paths if not path.startswith(".") and not (ROOT / path).exists()]
 
 
-def table_rows(heading):
-    section = README.split(heading)[1].split("\n\n")[1]
-    return {row.split("|")[1].strip(): row.strip() for row in section.splitlines()[2:]}
+def test_every_picture_exists_says_what_it_shows_and_is_small():
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert len(pictures) >= 2
+    assert sorted(path for _, path in pictures) == sorted(
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "images").iterdir()
+    )
+    for text, path in pictures:
+        assert len(text) > 20 and (ROOT / path).read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / path).stat().st_size < 400_000
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_beauty_table_is_what_the_notebook_shows(model):
-    (path,) = (ROOT / "notebooks").glob(f"?_{model}.ipynb")
-    cells = nbformat.read(path, 4).cells
-    shown = "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
-    row = table_rows("**Beauty**")[model]
-    assert row in shown.splitlines()
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_cell_table_is_what_the_saved_runs_hold(model):
-    files = (ROOT / "results" / "runs").glob(f"{model}_cell_user_best_0_*.json")
-    runs = [json.loads(file.read_text()) for file in files]
-    assert sorted(run["seed"] for run in runs) == [0, 1, 2]
-    assert {(run["dataset"], run["split"], run["split_seed"], run["recipe"]) for run in runs} == {
-        ("Amazon_Cell", "user", 0, "best")
-    }
-    values = np.array([[run["metrics"]["test"][name] for name in METRICS] for run in runs])
-    cells = [f"{m:.4f} ± {s:.4f}" for m, s in zip(values.mean(0), values.std(0), strict=True)]
-    assert table_rows("**Cell**")[model] == f"| {model} | " + " | ".join(cells) + " |"
+@pytest.mark.parametrize(("dataset", "name"), AMAZON.items())
+def test_results_table_is_what_the_saved_runs_hold(dataset, name):
+    plans = list(compare.honest_plans(dataset))
+    runs = compare.load_results(plans)
+    assert len(runs) == len(plans)
+    assert f"**{name}**" in README and compare.readme_table(runs) in README

@@ -117,7 +117,7 @@ def test_what_a_study_chose_becomes_a_recipe_and_nothing_else_changes(demo, tmp_
     assert new == old
     by_hand, _, _ = before.partition(tune.WRITTEN)
     assert text.startswith(by_hand + tune.WRITTEN)
-    tune.write_recipes("demo", folder=tmp_path, file=file, trials=3)
+    assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == []  # it says so already
     assert file.read_text(encoding="utf-8") == text
     file.write_text(by_hand, encoding="utf-8")
     with pytest.raises(ValueError, match="is missing; add it at the end"):
@@ -125,40 +125,95 @@ def test_what_a_study_chose_becomes_a_recipe_and_nothing_else_changes(demo, tmp_
     assert file.read_text(encoding="utf-8") == by_hand
 
 
-def test_finalists_run_as_recipes_do_from_two_seeds_and_the_recipe_may_win(demo, tmp_path, monkeypatch):
-    asked = []
+def test_the_best_trial_runs_as_a_recipe_does_against_the_recipe_from_up_to_two_seeds(
+    demo, tmp_path, monkeypatch
+):
+    asked, trials, real = [], [], tune.train_model
 
-    def watch(dataset, model, **options):
-        run = train_model(dataset, model, **options)
-        if "epochs" not in options:  # a final
-            asked.append((options["changes"], options["seed"], options["parts"]))
-            # The recipe is made the best or the worst of them.
-            run.metrics["valid"]["MRR@20"] = favour if options["changes"] == tune.NO_CHANGES else 0.5
+    def watched(dataset, model, **options):
+        run = real(dataset, model, **options | {"epochs": 1})
+        if "epochs" in options:  # a trial; the first is the recipe's, the third is made the best
+            trials.append(options["changes"])
+            run.metrics["valid"]["MRR@20"] = 0.1 * len(trials)
+        else:  # the recipe is made worse from the first seed, but better in the mean
+            asked.append((options["changes"], options["seed"]))
+            assert options["parts"] == ["valid"] and "negatives" not in options["changes"]["fit"]
+            values = (0.5, 0.8) if options["changes"] == tune.NO_CHANGES else (0.6, 0.6)
+            run.metrics["valid"]["MRR@20"] = values[options["seed"]]
         return run
 
-    train_model, favour = tune.train_model, 0.9
-    monkeypatch.setattr(tune, "train_model", watch)
-    recipe = tune.load_recipe
-    monkeypatch.setattr(
-        "train.load_recipe", lambda *names: {**(v := recipe(*names)), "fit": v["fit"] | {"epochs": 1}}
-    )
+    monkeypatch.setattr(tune, "train_model", watched)
     study = tune.tune(demo, "GRU4REC", trials=3, epochs=1, folder=tmp_path, progress=False)
-    assert len(asked) == 3 * 2 and [seed for _, seed, _ in asked] == [0, 1] * 3
-    assert all(parts == ["valid"] and "negatives" not in changes["fit"] for changes, _, parts in asked)
+    best = tune.as_changes(study.trials[2].params)
+    assert asked == [(tune.NO_CHANGES, 0), (best, 0), (tune.NO_CHANGES, 1), (best, 1)]
     tune.tune(demo, "GRU4REC", trials=3, epochs=1, folder=tmp_path, progress=False)
-    assert len(asked) == 6  # each once
+    assert len(asked) == 4  # each once
     assert tune.chosen(study, "demo", "GRU4REC") == tune.NO_CHANGES
+    table = tune.table_of_finals(tmp_path)
+    assert list(table)[-3:] == ["seed 0", "seed 1", "recipe"]
+    assert table[["seed 0", "seed 1", "recipe"]].values.tolist() == [[0.5, 0.8, True], [0.6, 0.6, False]]
+    assert table["lr"].tolist() == [load_recipe("best", "GRU4REC", "demo")["fit"]["lr"], best["fit"]["lr"]]
+
+    def with_values(of_recipe, of_best):
+        study.set_user_attr(tune.final_key("demo", "GRU4REC", tune.NO_CHANGES), of_recipe)
+        study.set_user_attr(tune.final_key("demo", "GRU4REC", best), of_best)
+        return tune.chosen(study, "demo", "GRU4REC")
+
+    assert with_values({0: 0.5}, {0: 0.6, 1: 0.6}) is None  # not over
+    assert with_values({0: 0.7}, {0: 0.6}) == tune.NO_CHANGES  # lost from the first seed: needs no other
+    assert with_values({0: 0.7, 1: 0.1}, {0: 0.6, 1: 0.6}) == tune.NO_CHANGES  # and others do not count
+    assert with_values({0: 0.1, 1: 0.2}, {0: 0.6, 1: 0.6}) == best
     file = tmp_path / "recipes.toml"
-    file.write_text(tune.WRITTEN)
-    assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == []
-    key = tune.final_key("demo", "GRU4REC", tune.NO_CHANGES)
-    study.set_user_attr(key, {"0": 0.1, "1": 0.2})
+    kept = "[best.default.common]\n" + tune.WRITTEN + "\n[best.demo.Mine]\nmodel = { k = 1 }\n"
+    file.write_text(kept)
+    assert tune.write_recipes("demo", models=["STAN"], folder=tmp_path, file=file, trials=3) == []
+    assert file.read_text() == kept
     assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == ["GRU4REC"]
-    best = max(study.trials[1:], key=lambda trial: trial.value).params  # the first is the recipe
-    written = tomllib.loads(file.read_text())["best"]["demo"]["GRU4REC"]
-    assert written["fit"]["lr"] == pytest.approx(best["fit.lr"], rel=5e-3)
-    study.set_user_attr(key, {"0": 0.1})
-    assert tune.chosen(study, "demo", "GRU4REC") is None  # not over
+    written = tomllib.loads(file.read_text())["best"]["demo"]
+    assert written["GRU4REC"]["fit"] == best["fit"] and written["Mine"] == {"model": {"k": 1}}
+
+
+def test_a_final_that_diverges_is_the_worst(demo, tmp_path, monkeypatch):
+    wild = tune.as_changes({"fit.lr": 1.0})
+    real = tune.train_model
+
+    def diverge(dataset, model, **options):
+        if options["changes"] == wild:
+            raise TrainingError("the loss is nan")
+        return real(dataset, model, **options, epochs=1)
+
+    monkeypatch.setattr(tune, "train_model", diverge)
+    monkeypatch.setattr(tune, "finalists", lambda *_: [tune.NO_CHANGES, wild])
+    study = tune.open_study("demo", "GRU4REC", tmp_path)
+    tune.run_finals(demo, "GRU4REC", study, progress=False)
+    assert tune.final_values(study, "demo", "GRU4REC", wild) == {0: 0.0}
+    assert tune.standing(study, "demo", "GRU4REC") == (None, [tune.NO_CHANGES])
+
+
+def test_the_recipes_own_trial_comes_again_where_it_was_stopped(demo, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "train_model", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune.tune(demo, "SKNN", trials=1, folder=tmp_path, progress=False)
+    study = tune.tune(demo, "SKNN", trials=1, folder=tmp_path, progress=False)
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert study.trials[1].params["model.k"] == load_recipe("best", "SKNN", "demo")["model"]["k"]
+
+
+def test_the_committed_recipes_are_what_the_committed_studies_chose(tmp_path):
+    file = tmp_path / "recipes.toml"
+    text = (ROOT / "recipes.toml").read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    for dataset in ("beauty", "cell"):
+        assert tune.write_recipes(dataset, file=file) == []
+        for model in tune.SPACES:
+            study = tune.open_study(dataset, model)
+            assert len(tune.finished(study)) >= tune.TRIALS
+            assert tune.chosen(study, dataset, model) is not None, f"{study.study_name} is not over"
+    assert file.read_text(encoding="utf-8") == text
 
 
 def test_a_study_is_of_one_dataset_and_one_number_of_epochs(demo, tmp_path):
