@@ -334,8 +334,8 @@ if len(finals):
     """def said(name, m):
     recipe = load_recipe("best", m, name)
     found = {key: recipe[kind].get(key) for kind, key in (k.split(".") for k in tune.SPACES[m])}
-    known = {key: value for key, value in found.items() if value is not None}
-    return ", ".join(f"{key} {v:.3g}" if isinstance(v, float) else f"{key} {v}" for key, v in known.items())
+    return ", ".join(f"{key} {v:.3g}" if isinstance(v, float) else f"{key} {v}"
+                     for key, v in found.items() if v is not None)
 
 pd.DataFrame({name: {m: said(name, m) for m in MODELS} for name in datasets}).style""",
 ]
