@@ -20,6 +20,7 @@ NOTEBOOKS = [
     "notebooks/2_NARM.ipynb",
     "notebooks/3_GRUwATT.ipynb",
     "notebooks/4_GGNNwATT.ipynb",
+    "notebooks/5_comparison.ipynb",
     "notebooks/6_tuning.ipynb",
     "get_final_result.ipynb",
 ]
