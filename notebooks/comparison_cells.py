@@ -139,7 +139,8 @@ for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     caption = f"{name}, test part, split seed {split_seed}, seeds {SEEDS}"
     shown = text.style.set_caption(caption).apply(lambda _, bold=bold: bold, axis=None)
     display(shown.set_properties(**{"white-space": "nowrap"}))""",
-    "What they cost (one thread; parameters learned by gradient, seconds of training, queries a second):",
+    "What they cost where the saved runs were made, one thread of a 2-core EPYC that multiplies in bfloat16 (parameters"
+    " learned by gradient, seconds of training, queries a second):",
     """costs = ["parameters", "train_seconds", "queries_per_second"]
 cost = honest.groupby(["dataset", "model"])[costs].mean()
 cost.round(0).astype(int).unstack(0).loc[order]""",

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from checkpoint import load_checkpoint, read_tensors
+from losses import pick_precision
 from process_data import ROOT, TrainDataset, get_dataloader, load_dataset, prepare
 
 pytestmark = pytest.mark.timeout(300)
 
 DEMO = prepare(load_dataset("Demo"), split="user").train
+BF16 = pick_precision("auto", torch.device("cpu")) == torch.bfloat16
 
 
 def command(program, *arguments, processes=1):
@@ -69,9 +71,13 @@ def test_processes_train_what_one_trains(processes, alone, tmp_path):
     assert printed.count("SRGNN on Demo") == 1  # one of them speaks
     one, many = (read_tensors(file)[0] for file in (alone, path))
     for name, tensor in one.items():
-        torch.testing.assert_close(many[name], tensor, atol=1e-5, rtol=1e-5)
+        if BF16:  # logits are rounded, and Adam makes a step of whatever is left of a small gradient
+            difference = many[name].double() - tensor.double()
+            assert difference.norm() <= 2e-3 * tensor.double().norm(), name
+        else:
+            torch.testing.assert_close(many[name], tensor, atol=1e-5, rtol=1e-5)
     ours, theirs = (json.loads(file.with_suffix(".json").read_text()) for file in (path, alone))
-    assert ours["table"]["loss"] == pytest.approx(theirs["table"]["loss"], abs=1e-5)
+    assert ours["table"]["loss"] == pytest.approx(theirs["table"]["loss"], abs=1e-3 if BF16 else 1e-5)
     assert ours["queries"] == theirs["queries"]
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import train
 from checkpoint import CheckpointError, load_checkpoint
+from losses import pick_precision
 from metrics import summarize
 from models import COUNT_MODELS, MODELS, NEURAL_MODELS, build_model
 from process_data import ROOT, MyDataset, Sessions, TrainDataset, load_dataset, prepare
@@ -380,7 +381,10 @@ OTHERS = {
     "data": {"rows": TrainDataset(VALID)},
     "weight": {"rows": TrainDataset(TRAIN, weights="once")},
     "arguments": {"model": {"score": "cosine"}},
-    "precision": {"precision": "bf16"},
+    # Another one than "auto" is here.
+    "precision": {
+        "precision": "fp32" if pick_precision("auto", torch.device("cpu")) == torch.bfloat16 else "bf16"
+    },
     "negatives": {"negatives": 10},
     "smoothing": {"smoothing": 0.1},
 }
