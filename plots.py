@@ -459,10 +459,13 @@ def plot_slices(
                 table[parameter], table["value"] / table["value"].max(), s=14, color=colour, label=name
             )
         axis.set(xlabel=parameter)
-        if parameter in log:
+        values = pd.concat([table[parameter] for table in trials.values()])
+        if parameter in log and values.max() > 3 * values.min():  # of less, a log scale has no round labels
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=4))
+        else:
+            axis.locator_params(axis="x", nbins=4)
     axes[0, 0].set_ylabel("share of the study's best MRR@20")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
