@@ -377,7 +377,8 @@ def plot_learning_curves(tables: Mapping[str, Sequence[pd.DataFrame]], *, title:
             ends.append((x[-1], curve[-1], f" {name}", colour))
         axis.set(xlabel=along if along == "epoch" else "seconds of training", ylabel="validation MRR@20")
         axis.xaxis.get_major_locator().set_params(integer=along == "epoch")
-        _label_line_ends(axis, ends)
+        last = max(x for x, *_ in ends)  # all names beside the longest line, else they lie on it
+        _label_line_ends(axis, [(last, *end) for _, *end in ends])
     figure.suptitle(title)
     return figure
 

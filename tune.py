@@ -339,8 +339,9 @@ def table_of_finals(folder: Path = STUDIES) -> pd.DataFrame:
                 by_seed = {f"seed {seed}": value for seed, value in values.items()}
                 rows.append({"dataset": dataset, "model": model} | drawn | by_seed | {"recipe": key == now})
     table = pd.DataFrame(rows)
-    last = sorted(name for name in table if name.startswith("seed ")) + ["recipe"] * len(table[:1])
-    return table[[name for name in table if name not in last] + last]
+    seeds = sorted(name for name in table if name.startswith("seed "))
+    first = [name for name in table if name not in (*seeds, "recipe")]
+    return table.reindex(columns=[*first, *seeds, "recipe"])
 
 
 def write_recipes(
