@@ -76,7 +76,7 @@ def test_what_is_no_session_is_said(text):
     _, typed, picture, message = box.children
     before = bytes(picture.value)
     typed.value = text
-    assert "non-negative integers" in message.value
+    assert "non-negative integers" in message.value and "<script>" not in message.value
     assert bytes(picture.value) == before  # what was there stays
     assert (typed.value, typed.placeholder) == (text, "10, 20")  # to be corrected
     typed.value = "60"
