@@ -308,16 +308,13 @@ EVALUATION = [
     """names = ["HR@5", "HR@20", "MRR@5", "MRR@20", "accuracy"]
 results = pd.concat({part: pd.DataFrame({s: run.metrics[part] for s, run in runs.items()}).T[names]
                      for part in ("valid", "test")}, names=["part", "seed"])
-mean, spread = results.groupby("part").mean(), results.groupby("part").std(ddof=0)
-cells = [f"{mean.loc['test', name]:.4f} ± {spread.loc['test', name]:.4f}" for name in names]
-print(f"{dataset.name}, test part of the user split (split seed 0), seeds {SEEDS}, "
-      f"{device_name(device)}:")
-print(f"| {MODEL} | " + " | ".join(cells) + " |")
+mean, spread = results.groupby("part").mean(), results.groupby("part").std()
+print(f"{dataset.name}, user split (split seed 0), seeds {SEEDS}, {device_name(device)}")
 pd.concat({"mean": mean, "spread": spread}, axis=1).round(4)""",
     "Test part by session length:",
     """test = data.test
 by_length = [summarize_groups(run.ranks["test"], test.lengths) for run in runs.values()]
-display(sum(by_length) / len(by_length))
+display((sum(by_length) / len(by_length)).astype({"queries": int}).round(4))
 plots.plot_by_length({seed: run.ranks["test"] for seed, run in runs.items()}, test.lengths, test.users);""",
 ]
 
