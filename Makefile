@@ -45,7 +45,7 @@ tuning: $(RUN) ## every study behind notebooks/6_tuning.ipynb; those in results/
 	$(PY) tune.py --dataset Amazon_Beauty
 	$(PY) tune.py --dataset Amazon_Cell
 
-benchmark: $(RUN) $(PEERS) ## ours against public peers, side by side, into benchmarks/ (about 40 minutes)
+benchmark: $(RUN) $(PEERS) ## ours against public peers, side by side, into benchmarks/ (about 50 minutes)
 	$(PY) benchmarks/benchmark.py
 
 scaling: $(RUN) ## cost curves up to a million sessions and items, into benchmarks/ (about 30 minutes)

@@ -80,8 +80,11 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) ->
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and JSON header of a file. Raises CheckpointError."""
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; train it with `python train.py --output {path}`")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name a .safetensors file in it")
+    if not path.exists():
+        how = f"python train.py --dataset NAME --model NAME --output {path.with_suffix('.safetensors')}"
+        raise CheckpointError(f"{path} does not exist; train it with `{how}`")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("header", "null"))
@@ -125,6 +128,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     """Rebuild a model from its file, in float32, ready to score. Raises CheckpointError."""
     tensors, header = read_tensors(path)
     try:
+        header["mask_seen"]  # noqa: B018  # what scoring needs beside the model
         model = build_model(header["model"], **header["arguments"])
         weights = {
             key.removeprefix("model."): value.float() if value.is_floating_point() else value

@@ -102,7 +102,7 @@ def read_result(plan: Plan, folder: Path | None = None) -> dict | None:
     path = (folder or RUNS) / f"{plan.name}.json"
     if not path.exists():
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = read_json(path)
     if plan.sha256 and result.get("sha256") != plan.sha256:
         return None
     found = result.get("recipe_values")
@@ -114,6 +114,14 @@ def read_result(plan: Plan, folder: Path | None = None) -> dict | None:
             if own is None or own["metrics"] != member["metrics"]:
                 return None
     return result if found == plan.expected() else None
+
+
+def read_json(path: Path) -> dict:
+    """A result file. Raises ValueError for one that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and the run is done again") from None
 
 
 def member_plan(plan: Plan, names: Sequence[str], i: int) -> Plan:
@@ -130,6 +138,11 @@ def run_plan(
 
     An interrupted run goes on, unless its recipe has changed since.
     """
+    path = folder / f"{plan.name}.json"
+    if path.exists() and (theirs := read_json(path).get("sha256")) and theirs != dataset.sha256:
+        raise ValueError(
+            f"{path} is a run on other data; move it away, or rename the folder {dataset.folder}"
+        )
     state = checkpoints / f"{plan.name}.state.safetensors"
     options = {"recipe": plan.recipe, "changes": plan.changes, "split": plan.split, "seed": plan.seed}
     options["split_seed"] = plan.split_seed
@@ -147,7 +160,7 @@ def run_plan(
         raise KeyboardInterrupt
     if plan.recipe == "best" and plan.model != "Ensemble":
         run.save(checkpoints / f"{plan.name}.safetensors")
-    with replacing(folder / f"{plan.name}.json") as part:
+    with replacing(path) as part:
         part.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
     discard_state(state)
     return run
@@ -225,18 +238,24 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         datasets = [load_dataset(name) for name in args.dataset]
+        found = 0
         for dataset in datasets:
             of = {"dataset": dataset.short_name, "sha256": dataset.sha256}
             plans = honest = list(honest_plans(**of))
             if dataset.name == next(iter(AMAZON.values())) or args.report:
                 plans = honest + list(report_plans(**of))
             plans = [plan for plan in plans if not args.only or args.only in plan.name]
-            if args.table:
-                print(f"**{dataset.name}**\n\n{readme_table(load_results(honest))}\n")
+            found += len(plans)
+            if args.table and len(results := load_results([plan for plan in honest if plan in plans])):
+                print(f"**{dataset.name}**\n\n{readme_table(results)}\n")
+            elif args.table:
+                print(f"{dataset.name}: no run is done yet; `python compare.py --dataset {dataset.folder}`")
             elif args.list:
                 print(*(plan.name for plan in plans if read_result(plan) is None), sep="\n")
             else:
                 run_missing(dataset, plans)
+        if not found:
+            raise ValueError(f"no run has {args.only!r} in its name; --list shows them")
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 
+class NotFinite(ValueError):
+    """Scores with NaN or infinity."""
+
+
 def check_finite(scores: Tensor) -> None:
-    """Raise ValueError for NaN or infinite scores: no rank of theirs would mean anything."""
+    """Raise NotFinite for NaN or infinite scores: no rank of theirs would mean anything."""
     # One pass and no copy: min and max are NaN if any entry is.
     low, high = torch.aminmax(scores) if scores.numel() else (torch.zeros(()), torch.zeros(()))
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        raise ValueError("scores hold NaN or infinity; the model has diverged or its checkpoint is damaged")
+        raise NotFinite("scores hold NaN or infinity; the model has diverged or its checkpoint is damaged")
 
 
 def ranks_of_targets(scores: Tensor, targets: Tensor) -> Tensor:

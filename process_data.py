@@ -66,6 +66,8 @@ class Sessions:
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]], labels=None, users=None) -> Sessions:
         """Sessions from lists of ids. Raises DataError for an id that is no non-negative integer."""
+        if any(isinstance(s, (int, np.integer)) for s in lists):
+            raise DataError("sessions", None, "each session must be a list of ids: [[1, 2]], not [1, 2]")
         lengths = np.fromiter((len(s) for s in lists), np.int64, len(lists))
         items = np.array([i for s in lists for i in s])
         if items.size and not (items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < 2**63):
@@ -292,16 +294,17 @@ def find_dataset(name: str | Path) -> Path:
     from dataset.fetch_amazon import fetch
 
     path = Path(name)
-    amazon = AMAZON.get(str(name).lower(), str(name))
-    if (path / "train_sessions.csv").is_file():
-        return path
-    if amazon in AMAZON.values():
-        return fetch(amazon)
     roots = [Path(os.environ["DATASET_ROOT"])] if os.environ.get("DATASET_ROOT") else []
     roots.append(ROOT / "dataset")
+    if (path / "train_sessions.csv").is_file():
+        return path
+    if str(name) in AMAZON.values():
+        return fetch(str(name))
     for root in roots:
         if (root / path / "train_sessions.csv").is_file():
             return root / path
+    if (short := str(name).lower()) in AMAZON:  # last: a folder Beauty is its owner's
+        return fetch(AMAZON[short])
     if path.is_dir():
         raise DataError(path / "train_sessions.csv", None, "does not exist; a dataset folder needs it")
     known = sorted(

@@ -21,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", help="one dataset, by name or folder, instead of both Amazon ones")
     parser.add_argument("--epochs", type=int, help="for missing checkpoints, instead of the recipe's")
     args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error("--epochs must be at least 1")
     executed = ROOT / "results" / "get_final_result.ipynb"
     try:
         datasets = load_datasets([args.dataset] if args.dataset else list(AMAZON.values()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import inspect
 import json
 import sys
 import time
@@ -30,8 +31,9 @@ from checkpoint import Checkpoint, CheckpointError, read_tensors, replacing, sav
 from dataset.fetch_amazon import DownloadError
 from ensemble import OBJECTIVE, choose_weights, combine
 from losses import Negatives, next_item_loss, pick_precision
-from metrics import summarize
+from metrics import NotFinite, summarize
 from models import COUNT_MODELS, MODELS, CountModel, Model, SessionModel, build_model
+from models.counted import CatalogueTooLarge
 from process_data import (
     ROOT,
     Batch,
@@ -211,7 +213,7 @@ def fit(
             if valid is not None:
                 try:
                     ranks = rank_labels(model, valid, popularity, mask_seen=mask_seen)
-                except ValueError as error:
+                except NotFinite as error:
                     raise _not_finite("a score", len(rates) - 1, run, rates, state) from error
                 row |= summarize(ranks)
             row |= {"lr": optimizers[0].param_groups[0]["lr"], "seconds": trained - started}
@@ -387,19 +389,45 @@ def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "r
     """Arguments of one recipe for a model on a dataset: {"model", "fit", "data", "ensemble": {...}}.
 
     A dataset that the recipe does not name gets its default; `common` is for the neural models and `counted`
-    for those that only count. Raises ValueError for an unknown recipe or model.
+    for those that only count. Raises ValueError for an unknown recipe or model, and for a file that holds
+    something else than recipes.
     """
-    recipes = tomllib.loads(file.read_text(encoding="utf-8"))
+    try:
+        recipes = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None
     if recipe not in recipes:
         raise ValueError(f"no recipe {recipe!r}; there are {', '.join(recipes)}")
     if model not in MODELS:
         raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
+    sections = {one.recipe_section for one in MODELS.values()} | MODELS.keys()
     merged = {"model": {}, "fit": {}, "data": {}, "ensemble": {}}
     for source in ("default", dataset):
+        of_source = recipes[recipe].get(source, {})
+        if unknown := of_source.keys() - sections:
+            raise ValueError(
+                f"{file}: [{recipe}.{source}.{min(unknown)}] names no model; there are "
+                f"{', '.join(MODELS)}, and {', '.join(sorted(sections - MODELS.keys()))} for many"
+            )
         for section in (MODELS[model].recipe_section, model):
-            for kind, values in recipes[recipe].get(source, {}).get(section, {}).items():
-                merged[kind] |= values
+            try:
+                merge_settings(merged, of_source.get(section, {}))
+            except ValueError as error:
+                raise ValueError(f"{file}: [{recipe}.{source}.{section}]: {error}") from None
     return merged
+
+
+def merge_settings(settings: dict, changes: dict) -> None:
+    """Put `changes` over `settings`, both as `load_recipe` gives them; ValueError for what does not exist.
+
+    A model's own arguments are checked by `build_model`.
+    """
+    for kind, values in changes.items():
+        if kind not in settings or not isinstance(values, dict):
+            raise ValueError(f"no settings {kind!r}; there are {', '.join(settings)}, each a table")
+        if unknown := values.keys() - SETTINGS.get(kind, values.keys()):
+            raise ValueError(f"{kind} takes no {min(unknown)}; it takes {', '.join(sorted(SETTINGS[kind]))}")
+        settings[kind] |= values
 
 
 def make_train_dataset(
@@ -416,6 +444,16 @@ def make_train_dataset(
     if dataset != "TrainDataset":
         raise ValueError(f"dataset={dataset!r}: choose 'TrainDataset' or 'MyDataset'")
     return TrainDataset(sessions, fold=fold, weights=weights, reverse=reverse)
+
+
+CLEANING = ("min_item_count", "min_session_length", "fit_on")  # what of a recipe's data `prepare` takes
+# What a recipe may say beside a model's own arguments; the rest of `fit`'s options is a run's.
+SETTINGS = {
+    "fit": {p.name for p in inspect.signature(fit).parameters.values() if p.kind == p.KEYWORD_ONLY}
+    - {"popularity", "mask_seen", "stop_after", "seed", "state", "resume", "progress", "on_epoch"},
+    "data": {*inspect.signature(make_train_dataset).parameters, *CLEANING} - {"sessions"},
+    "ensemble": {"members", "seeds", "epochs", "weights"},
+}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -438,7 +476,7 @@ class Run:
         return self.table.attrs["interrupted"]
 
     def checkpoint(self) -> Checkpoint:
-        """The model as `load_checkpoint` would give it back."""
+        """What `save` writes, without the way to disk."""
         return Checkpoint(self.model, self.data.vocabulary, self.data.popularity, self.header)
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
@@ -469,31 +507,33 @@ def train_model(
     """Split, clean, build, fit (or count) and evaluate one model by a recipe.
 
     changes: values over the recipe's, e.g. {"fit": {"lr": 0.01}, "model": {"layers": 2}}. epochs: over the
-    recipe's, the schedule with it. With split="none" all rows train and nothing is held out; say with
-    `stop_after` when to stop (see `train_on_all_rows`). parts: the held-out parts that are ranked at the end.
-    members: an Ensemble's, one for each that its recipe names, where they are trained already.
+    recipe's, the schedule with it. stop_after, on_epoch: see `fit`. With split="none" all rows train and
+    nothing is held out; say with `stop_after` when to stop (see `train_on_all_rows`). parts: the held-out
+    parts that are ranked at the end. members: an Ensemble's, one for each that its recipe names, where they
+    are trained already.
     Raises DataError, ValueError (an option that does not exist), TrainingError.
     """
     if not isinstance(dataset, SessionDataset):
         dataset = load_dataset(dataset)
     arguments = load_recipe(recipe, model, dataset.short_name)
-    for kind, values in (changes or {}).items():
-        arguments[kind] |= values
+    merge_settings(arguments, changes or {})
     if epochs is not None and model not in COUNT_MODELS:
         arguments["fit"] |= {"epochs": epochs}
     parted = {"split": split, "split_seed": split_seed, "valid_share": valid_share, "test_share": test_share}
     ran = {"seed": seed, "state": state, "resume": resume, "progress": progress}
     header = {}
     if model == "Ensemble":
+        given = {f"{kind}.{key}" for kind, values in (changes or {}).items() for key in values}
+        if alien := {name for name in given if not name.startswith("ensemble.")} - {"fit.epochs"}:
+            raise ValueError(f"an Ensemble's members have their own recipes; it takes no {min(alien)}")
         train_member = partial(train_model, dataset, recipe=recipe, epochs=epochs, device=device, **parted)
         network, table, data, header = _train_members(members, train_member, arguments["ensemble"], **ran)
     else:
         if model in COUNT_MODELS and epochs not in (None, 1):
             raise ValueError(f"{model} counts its training rows once; it takes no epochs")
-        cleaning = ("min_item_count", "min_session_length", "fit_on")
-        cleaned = {key: value for key, value in arguments["data"].items() if key in cleaning}
+        cleaned = {key: value for key, value in arguments["data"].items() if key in CLEANING}
         data = prepare(dataset, **parted, **cleaned)
-        of_rows = {key: value for key, value in arguments["data"].items() if key not in cleaning}
+        of_rows = {key: value for key, value in arguments["data"].items() if key not in CLEANING}
         ran |= {"stop_after": stop_after, "on_epoch": on_epoch, "device": device}
         network, table = _train_one(data, model, arguments["model"], arguments["fit"], of_rows, **ran)
     mask_seen = not data.repeats
@@ -538,6 +578,8 @@ def _train_one(
     seed_everything(seed)
     network = build_model(name, n_items=data.n_items, **of_model).to(pick_device(device))
     if name not in COUNT_MODELS:
+        if "epochs" not in of_fit:
+            raise ValueError("this recipe does not say how many epochs: fit = { epochs = ... }, or --epochs")
         rows = make_train_dataset(data.train, **of_rows)
         return network, fit(network, rows, valid, seed=seed, **given, **kept, **of_fit)
     if of_fit or of_rows:
@@ -558,34 +600,41 @@ def _train_members(
 
     `ensemble` is completed with what was found: the members that have a weight, their seeds (added to
     `seed`), weights and epochs. Given back, as `train_on_all_rows` does, nothing is chosen anew. Where there
-    is no validation part all weigh the same. A member that cannot take so many items is left out.
+    is no validation part all weigh the same. A member that cannot take so many items is left out, and what
+    it weighed falls to the others.
     """
     names = ensemble.get("members")
     if not names:
         raise ValueError("an Ensemble needs a recipe with its members: ensemble = { members = [...] }")
     seeds = ensemble.get("seeds") or [names[:i].count(name) for i, name in enumerate(names)]
     epochs = ensemble.get("epochs") or [None] * len(names)
+    weights = ensemble.get("weights")
     if runs is None:
-        runs = []
+        runs, left_out = [], []
         for i, (name, more, stop_after) in enumerate(zip(names, seeds, epochs, strict=True)):
-            if name in COUNT_MODELS and runs and runs[0].data.n_items > MODELS[name].most_items:
-                print(
-                    f"The ensemble goes without {name}, which takes {MODELS[name].most_items:,} items at most"
-                )
-                continue
             own = {"seed": seed + more, "stop_after": stop_after, "parts": ["valid"]}
             own["state"] = state.with_suffix(f".{i}{state.suffix}") if state else None
             if name in COUNT_MODELS:
                 own["epochs"] = None
-            run = train_member(name, **own, **options)
+            try:
+                run = train_member(name, **own, **options)
+            except CatalogueTooLarge as error:
+                print(f"The ensemble goes without {name}. {error}")
+                left_out.append(i)
+                continue
             if run.interrupted:
                 return run.model, run.table, run.data, {}
             runs.append(run)
+        if not runs:
+            raise ValueError("no member of the ensemble takes so many items")
+        if weights and left_out:
+            weights = [weight for i, weight in enumerate(weights) if i not in left_out]
+            weights = [weight / sum(weights) for weight in weights]
     elif [run.model.name for run in runs] != list(names):
         raise ValueError(f"the members must be the recipe's: {', '.join(names)}")
     data, models = runs[0].data, [run.model for run in runs]
-    if "weights" in ensemble or not len(data.valid):
-        weights = ensemble.get("weights") or [1 / len(runs)] * len(runs)
+    if weights or not len(data.valid):
+        weights = weights or [1 / len(runs)] * len(runs)
         table = pd.DataFrame({"epoch": [1], "seconds": [0.0]})
     else:
         mask_seen = not data.repeats
@@ -619,6 +668,8 @@ def train_on_all_rows(
 
     The twin's held-out metrics go into the header as `metrics`, since nothing is held out here.
     """
+    if not isinstance(dataset, SessionDataset):
+        dataset = load_dataset(dataset)
     twin_state = state.with_suffix(".twin" + state.suffix) if state else None
     twin = twin or train_model(dataset, model, split="user", state=twin_state, **options)
     if twin.interrupted:
@@ -635,14 +686,28 @@ def train_on_all_rows(
         **{**options, **shares},
     )
     run.header["metrics"] = {f"twin_{part}": values for part, values in twin.metrics.items()}
+    run.header["recipes"] = _recipes_behind(model, dataset, options.get("recipe", "best"))
     if "members" in twin.header:
         run.header["members"] = twin.header["members"]
     return run
 
 
+def _recipes_behind(model: str, dataset: SessionDataset, recipe: str) -> dict:
+    """The recipe of a model, and those of an Ensemble's members, by name."""
+    own = load_recipe(recipe, model, dataset.short_name)
+    members = own["ensemble"].get("members", ()) if model == "Ensemble" else ()
+    return {model: own} | {name: load_recipe(recipe, name, dataset.short_name) for name in members}
+
+
+def _states(state: Path) -> list[Path]:
+    """The states that a run has left: its own, and those of its twin and members."""
+    others = state.parent.glob(f"{glob.escape(state.stem)}.*{state.suffix}")
+    return [path for path in (state, *others) if path.exists()]
+
+
 def discard_state(state: Path) -> None:
-    """Remove a finished run's state, and those of its twin and members."""
-    for path in [state, *state.parent.glob(f"{glob.escape(state.stem)}.*{state.suffix}")]:
+    """Remove a finished run's states."""
+    for path in _states(state):
         path.unlink(missing_ok=True)
 
 
@@ -652,7 +717,8 @@ PRETRAINED = {"beauty": "Beauty", "cell": "Cell"}
 def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = None) -> Path | None:
     """A checkpoint of this model trained on all rows of exactly this data: committed, or made here before.
 
-    One made here counts only if it was allowed as many epochs (None: the recipe's).
+    One made here counts only if it is of the recipe as it stands, and was allowed as many epochs (None: the
+    recipe's).
     """
     committed = ROOT / "pretrained_model" / PRETRAINED.get(dataset.short_name, "-") / f"{model}.safetensors"
     local = ROOT / "checkpoints" / dataset.short_name / f"{model}.safetensors"
@@ -661,7 +727,10 @@ def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = No
     for path in (committed, local):
         header = read_tensors(path)[1] if path.exists() else {}
         allowed = header.get("recipe_values", {}).get("fit", {}).get("epochs")
-        if header.get("sha256") == dataset.sha256 and (path == committed or allowed == epochs):
+        if header.get("sha256") != dataset.sha256:
+            continue
+        recipes = _recipes_behind(model, dataset, "best")
+        if path == committed or (allowed == epochs and header.get("recipes") == recipes):
             return path
     return None
 
@@ -725,8 +794,9 @@ def look_closer(run: Run, *, k: int = 20, seed: int = 0) -> dict:
     sessions, popularity = run.data.test, run.data.popularity
     given = {"mask_seen": run.header["mask_seen"]}
     started = time.perf_counter()
-    items, _ = top_items(run.model, sessions, popularity, k=min(k, run.data.n_items), **given)
+    items, scores = top_items(run.model, sessions, popularity, k=min(k, run.data.n_items), **given)
     seconds = time.perf_counter() - started
+    items = items[np.isfinite(scores)]  # where the catalogue is small, what is masked fills up the k
     order = np.lexsort((np.random.default_rng(seed).random(len(sessions.items)), sessions.row_of_item))
     shuffled = replace(sessions, items=sessions.items[order])
     of_targets = popularity[sessions.labels].mean()
@@ -759,8 +829,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.output.suffix != ".safetensors":
         parser.error(f"--output {args.output}: name a .safetensors file")
+    if args.json and args.json.resolve() == args.output.resolve():
+        parser.error("--json would replace the checkpoint; name another file")
     if args.epochs is not None and args.epochs < 1:
         parser.error("--epochs must be at least 1")
+    if args.split_seed < 0 or args.seed < 0:
+        parser.error("--seed and --split-seed must be 0 or more")
 
     state = args.output.with_suffix(".state.safetensors")
     options = {
@@ -779,6 +853,8 @@ def main(argv: list[str] | None = None) -> int:
         if (n := distributed.processes()) > 1 and distributed.rank() == 0:
             print(f"{n} processes train together. Should one fail, all stop: --resume goes on from {state}.")
         dataset = load_dataset(args.dataset)
+        if args.resume and not _states(state) and distributed.rank() == 0:
+            print(f"There is no {state} to resume from; the run starts anew.")
         if args.split == "none":
             run = train_on_all_rows(dataset, args.model, **options)
         else:
@@ -798,6 +874,10 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # outside the loop that saves: the data's, or the ranking's time
+        goes_on = f"--resume goes on from the last epoch in {state}"
+        print(f"train.py: interrupted; nothing was saved yet, {goes_on}", file=sys.stderr)
+        return 130
     except RuntimeError as error:
         if distributed.processes() == 1:
             raise

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tomllib
 import warnings
@@ -118,8 +119,22 @@ def open_study(dataset: str, model: str, folder: Path = STUDIES) -> optuna.Study
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=REDUCTION)
         given = {"storage": storage, "study_name": path.stem, "pruner": pruner}
         if known:
-            return optuna.load_study(**given)  # which writes nothing
+            try:
+                return optuna.load_study(**given)  # which writes nothing
+            except KeyError:
+                raise ValueError(f"{path} holds no study; delete it to start anew") from None
         return optuna.create_study(direction="maximize", **given)
+
+
+def check_study(study: optuna.Study, **asked) -> None:
+    """Raise ValueError where the study says that its trials were of other data, or of other epochs."""
+    for name, value in asked.items():
+        known = study.user_attrs.get(name, value)
+        if known != value:
+            raise ValueError(
+                f"{study.study_name}: its trials had other {name} ({known}, not {value}); "
+                "ask for the same, or name another --folder"
+            )
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -146,15 +161,9 @@ def tune(
     space = SPACES[model]
     study = open_study(dataset.short_name, model, folder)
     asked = {"sha256": dataset.sha256, "epochs": epochs if model in NEURAL_MODELS else None}
-    for name, value in asked.items():
-        known = study.user_attrs.get(name, value)
-        if known != value:
-            raise ValueError(
-                f"{study.study_name}: its trials had other {name} ({known}, not {value}); "
-                "ask for the same, or name another --folder"
-            )
-        if name not in study.user_attrs:
-            study.set_user_attr(name, value)
+    check_study(study, **asked)
+    for name in asked.keys() - study.user_attrs.keys():
+        study.set_user_attr(name, asked[name])
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)  # whoever ran it was stopped
     if not finished(study) and not study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
@@ -347,6 +356,7 @@ def table_of_finals(folder: Path = STUDIES) -> pd.DataFrame:
 def write_recipes(
     dataset: str,
     *,
+    sha256: str | None = None,
     models: Sequence[str] = tuple(SPACES),
     folder: Path = STUDIES,
     file: Path = ROOT / "recipes.toml",
@@ -355,7 +365,7 @@ def write_recipes(
     """What every complete study chose into [best.<dataset>.<MODEL>], at the file's end; the models changed.
 
     Everything above WRITTEN stays as it is, and so does below it what no study says. Raises ValueError where
-    that line is missing.
+    that line is missing, and for a study of other data than those of this hash.
     """
     text = file.read_text(encoding="utf-8")
     if WRITTEN not in text:
@@ -367,6 +377,8 @@ def write_recipes(
         if not (folder / f"{dataset}_{model}.journal").exists():
             continue
         study = open_study(dataset, model, folder)
+        if sha256:
+            check_study(study, sha256=sha256)
         changes = chosen(study, dataset, model)
         if changes is None or len(finished(study)) < trials:
             continue
@@ -383,12 +395,15 @@ def write_recipes(
     lines = [by_hand + WRITTEN.rstrip("\n")]
     for name, of_models in sorted(tables.items()):
         for model, kinds in sorted(of_models.items()):
-            lines += ["", f"[best.{name}.{model}]"]
+            key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+            lines += ["", f"[best.{key}.{model}]"]
             for kind, values in kinds.items():
                 inside = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
                 lines.append(f"{kind} = {{ {inside} }}")
+    text = "\n".join(lines) + "\n"
+    tomllib.loads(text)  # rather no new recipes than a file that nobody can read
     with replacing(file) as part:
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
     return changed
 
 
@@ -403,12 +418,14 @@ def main(argv: list[str] | None = None) -> int:
         "--write", action="store_true", help="write what was chosen to recipes.toml, run nothing"
     )
     args = parser.parse_args(argv)
+    if args.trials < 1 or args.epochs < 1:
+        parser.error("--trials and --epochs must be at least 1")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         dataset = load_dataset(args.dataset)
         if args.write:
             asked = {"models": args.model, "folder": args.folder, "trials": args.trials}
-            models = write_recipes(dataset.short_name, **asked)
+            models = write_recipes(dataset.short_name, sha256=dataset.sha256, **asked)
             print(f"recipes.toml: best.{dataset.short_name} now has {', '.join(models) or 'nothing new'}")
             return 0
         for model in args.model:

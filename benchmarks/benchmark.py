@@ -1,4 +1,4 @@
-"""Ours against public peers, side by side: `make benchmark` (about 40 minutes on 2 quiet cores).
+"""Ours against public peers, side by side: `make benchmark` (about 50 minutes on 2 quiet cores).
 
     python benchmarks/benchmark.py [--only NARM] [--again]
 
@@ -284,7 +284,13 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "speed.json"
-    contests = json.loads(path.read_text()) if path.exists() else {}
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    if others := {contest["dataset"] for contest in stored.values()} - {args.dataset}:
+        parser.error(f"{path} is of {', '.join(others)}; name another folder with --output")
+    here = hardware(args.threads)
+    contests = {name: contest for name, contest in stored.items() if contest["hardware"] == here}
+    if len(contests) < len(stored):
+        print(f"{path}: {len(stored) - len(contests)} contests of other hardware are run again on {here}")
     with tempfile.TemporaryDirectory() as folder:
         for name in [args.only] if args.only else CONTESTS:
             if name in contests and not args.again:

@@ -93,7 +93,7 @@ def serve(make: Callable[[Prepared, argparse.Namespace], Contestant], models: li
                 contestant.recommend(sessions)
                 reply(queries=len(sessions), seconds=time.perf_counter() - started)
             case "memory":
-                reply(peak_mib=_peak_mib())
+                reply(peak_mib=peak_mib())
             case "quit":
                 return
             case command:
@@ -120,7 +120,7 @@ def _held_out(data: Prepared, at_most: int | None) -> Sessions:
     return sessions.take(np.linspace(0, len(sessions) - 1, at_most).astype(int))
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Largest resident memory of this process so far; Linux counts KiB, macOS bytes."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "dataset")]
 
 from benchmark import hardware, table_row  # noqa: E402
 from convert import convert  # noqa: E402
+from protocol import peak_mib  # noqa: E402
 
 import plots  # noqa: E402
 from checkpoint import replacing  # noqa: E402
@@ -121,10 +121,10 @@ def run_step(sessions: int, items: int, *, negatives: int = 0) -> dict:
     batch = next(iter(get_dataloader(TrainDataset(rows, weights="once"))))
     model.embedding.sparse = negatives > 0
     sampled = Negatives(popularity, negatives) if negatives else None
-    before = _peak_mib()
+    before = peak_mib()
     started = time.perf_counter()
     next_item_loss(model, batch, negatives=sampled).backward()
-    return {"seconds": time.perf_counter() - started, "step_mib": _peak_mib() - before}
+    return {"seconds": time.perf_counter() - started, "step_mib": peak_mib() - before}
 
 
 def run_evaluate(sessions: int, items: int) -> dict:
@@ -160,10 +160,6 @@ def _set_up(sessions: int, items: int):
     model = build_model("GRU4REC", n_items=items, width=WIDTH, hidden=WIDTH, score="cosine", dropout=0.5)
     popularity = np.bincount(np.r_[rows.items, rows.labels], minlength=items + 1)
     return rows, model, popularity
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 # --------------------------------------------------------------------------------------------------
@@ -250,7 +246,7 @@ def main() -> None:
     if args.run:
         task, sessions, items = args.run[0], int(args.run[1]), int(args.run[2])
         measured = TASKS[task](sessions, items)
-        print(json.dumps({**measured, "peak_mib": _peak_mib()}))
+        print(json.dumps({**measured, "peak_mib": peak_mib()}))
         return
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "scaling.json"

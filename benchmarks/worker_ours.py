@@ -25,7 +25,7 @@ class Ours:
     most_queries = None
 
     def __init__(self, data: Prepared, args: argparse.Namespace):
-        self.recipe = load_recipe(args.recipe, args.model, short_name(args.dataset))
+        self.recipe = load_recipe(args.recipe, args.model, short_name(Path(args.dataset).resolve().name))
         if args.width:
             self.recipe["model"]["width"] = args.width
         self.settings, self.seed = self.recipe, args.seed

@@ -1,7 +1,7 @@
 """Raw interaction logs -> the session files of a dataset folder, and back.
 
-    python dataset/convert.py ratings_Beauty.csv --output dataset/Beauty
-    python dataset/convert.py dataset/Beauty --to recbole --output saved/Beauty
+    python dataset/convert.py ratings_Beauty.csv --output dataset/Ratings
+    python dataset/convert.py dataset/Ratings --to recbole --output saved/Ratings
 
 A log is a CSV, TSV or Parquet file with a user (or session), an item and a time a row; `read_log` says
 how its columns are found. A user's interactions in the order of time are one session, or several where
@@ -50,6 +50,7 @@ TOOLS = {
     "recbole": ("session_id:token\titem_id:token\ttimestamp:float", "{}.train.inter", "{}.test.inter"),
     "session-rec": ("SessionId\tItemId\tTime", "{}_train_full.txt", "{}_test.txt"),
 }
+_LINE = "#line"  # no column of a log is called so
 SAMPLE = 1000  # rows that show which column holds Amazon's items
 # An item of Amazon: B and nine more, or the ISBN of a book.
 _ASIN = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]", re.ASCII)
@@ -82,9 +83,9 @@ def read_log(path: str | Path, columns: str | None = None) -> pl.LazyFrame:
     path = Path(path)
     if path.suffix == ".parquet":
         with _reading(path):
-            frame = pl.scan_parquet(path, glob=False, row_index_name="line", row_index_offset=1)
+            frame = pl.scan_parquet(path, glob=False, row_index_name=_LINE, row_index_offset=1)
             schema = frame.collect_schema()
-        names = [name for name in schema if name != "line"]
+        names = [name for name in schema if name != _LINE]
         excess = pl.lit(None, pl.String)
         places = _find_columns(path, names, columns)
     else:
@@ -105,12 +106,12 @@ def read_log(path: str | Path, columns: str | None = None) -> pl.LazyFrame:
             truncate_ragged_lines=True,
             separator=separator,
             quote_char=_quote(separator),
-            row_index_name="line",
+            row_index_name=_LINE,
             row_index_offset=1 + header,
         )
     user, item, time = (names[places[column]] for column in COLUMNS)
     return frame.filter(~pl.all_horizontal(pl.col(user, item, time).is_null())).select(
-        pl.col("line"),
+        pl.col(_LINE).alias("line"),
         pl.col(user).cast(pl.String).alias("user"),
         pl.col(item).cast(pl.String).alias("item"),
         _seconds(pl.col(time), schema[time]).alias("time"),
@@ -125,6 +126,8 @@ def _read_sample(path: Path) -> tuple[list[list[str]], str]:
         if not first.strip():
             raise ConvertError(f"{path}: is empty" if not first else f"{path}, line 1: is empty")
         separator = "\t" if "\t" in first else ","
+        if separator not in first and ";" in first:
+            raise ConvertError(f"{path}: its cells are separated by `;`; save it with commas or tabs")
         file.seek(0)
         return list(islice(_csv_rows(file, separator), SAMPLE)), separator
 
@@ -267,7 +270,9 @@ def _check(path: Path, batch: pl.DataFrame) -> None:
         "has more cells than line 1": batch["excess"].is_not_null(),
         "the user is missing": batch["user"].is_null(),
         "the item is missing": batch["item"].is_null(),
-        "the timestamp is missing, or no number": ~batch["time"].is_finite().fill_null(False),
+        "the timestamp is missing, or no number (seconds since 1970)": ~batch["time"]
+        .is_finite()
+        .fill_null(False),
     }
     for reason, rows in wrong.items():
         if rows.any():
@@ -600,6 +605,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # What is left has the names of convert's own arguments.
     choices = {name: value for name, value in vars(args).items() if name not in ("log", "output", "to")}
+    if args.test_log and (args.split, args.test_share) != ("user", 0.1):
+        parser.error("--test-log is the test file: leave out --split and --test-share")
     if args.to and any(value != parser.get_default(name) for name, value in choices.items()):
         parser.error("--to goes with --output alone")
     try:

@@ -10,6 +10,7 @@ popularity alone says little. Users and session lengths are distributed like Bea
 
 import argparse
 import csv
+import sys
 from bisect import bisect
 from itertools import accumulate
 from pathlib import Path
@@ -124,10 +125,13 @@ def main():
     parser.add_argument("folder", nargs="?", default=Path(__file__).resolve().parent / "Demo")
     parser.add_argument("--log", metavar="FILE", help="write a raw log of clicks instead")
     args = parser.parse_args()
-    if args.log:
-        make_log(args.log)
-    else:
-        make_demo(args.folder)
+    try:
+        if args.log:
+            make_log(args.log)
+        else:
+            make_demo(args.folder)
+    except OSError as error:
+        sys.exit(f"make_demo.py: {error}")
 
 
 if __name__ == "__main__":

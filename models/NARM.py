@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.base import AdditiveAttention, SessionModel
+from models.base import AdditiveAttention, SessionModel, last_step, take_step
 
 
 class NARM(SessionModel):
@@ -51,6 +51,15 @@ class NARM(SessionModel):
 
     def forward(self, x: Tensor) -> Tensor:
         h, _ = self.gru(self.embed(x))  # (B, L, H)
-        c_local = self.attention_weights(h) @ h  # (B, L, H)
-        c = torch.cat([h, c_local], -1)  # (B, L, 2H)
-        return self.decoder(self.hidden_dropout(c))  # (B, L, D)
+        return self.decode(h, self.attention_weights(h) @ h)
+
+    def last_state(self, x: Tensor) -> Tensor:
+        """Of the last step alone: (B, L) -> (B, D), in memory that grows with L, not with its square."""
+        h, _ = self.gru(self.embed(x))  # (B, L, H)
+        last = take_step(h, last_step(x))  # (B, H)
+        weights = self.attention(last[:, None], h) * (x > 0)  # (B, L)
+        return self.decode(last, (weights[..., None] * h).sum(1))
+
+    def decode(self, c_global: Tensor, c_local: Tensor) -> Tensor:
+        """Eq. 9-10 up to the product with the embeddings: two (..., H) -> (..., D)."""
+        return self.decoder(self.hidden_dropout(torch.cat([c_global, c_local], -1)))

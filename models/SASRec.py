@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import SessionModel
+from process_data import LONGEST_SESSION
 
 
 class Block(nn.Module):
@@ -43,7 +44,7 @@ class SASRec(SessionModel):
         layers: int = 1,
         heads: int = 2,
         inner: int = 256,
-        longest: int = 50,
+        longest: int = LONGEST_SESSION,
         dropout: float = 0.5,
         hidden_dropout: float = 0.5,
         score: str = "dot",

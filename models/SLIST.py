@@ -17,6 +17,7 @@ from scipy.sparse import csr_array, eye_array, vstack
 from torch import Tensor
 
 from models.counted import (
+    CatalogueTooLarge,
     CountModel,
     cut_sessions,
     following_items,
@@ -43,8 +44,6 @@ class SLIST(CountModel):
     is hardly related is left to popularity.
     """
 
-    most_items = LARGEST_CATALOGUE
-
     def __init__(
         self,
         *,
@@ -59,7 +58,7 @@ class SLIST(CountModel):
     ):
         super().__init__(n_items=n_items)
         if n_items > LARGEST_CATALOGUE:
-            raise ValueError(
+            raise CatalogueTooLarge(
                 f"SLIST inverts a dense matrix of items by items: {n_items} items would take "
                 f"{4 * n_items**2 / 2**30:.0f} GiB, the limit is {LARGEST_CATALOGUE} items; "
                 "use CoOccurrence or VSKNN instead"

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.base import AdditiveAttention, SessionModel, last_step, take_step
 from process_data import expand_prefixes, get_slice
+
+# Nodes whose messages are held at once: about 1 GiB at width 128.
+MOST_NODES = 2**17
 
 
 class GatedGraph(nn.Module):
@@ -48,7 +52,11 @@ class GraphSessionModel(SessionModel):
 
     def forward(self, x: Tensor) -> Tensor:
         prefixes, mask = expand_prefixes(x)  # (P, L), (B, L)
-        states = self.last_state(prefixes)  # (P, D)
+        parts = prefixes.split(max(1, MOST_NODES // prefixes.shape[1]))
+        if len(parts) == 1:
+            states = self.last_state(prefixes)  # (P, D)
+        else:  # computed again on the way back, so that one part's graphs are there at a time
+            states = torch.cat([checkpoint(self.last_state, part, use_reentrant=False) for part in parts])
         return states.new_zeros(*x.shape, self.width).masked_scatter(mask[..., None], states)  # (B, L, D)
 
 

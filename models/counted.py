@@ -24,6 +24,10 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 _TAIL = 1e-9
 
 
+class CatalogueTooLarge(ValueError):
+    """A model that cannot take so many items; an ensemble goes without it."""
+
+
 class CountModel(nn.Module, ABC):
     """Learns by one pass over the training sessions: a subclass implements `learn` and `scorer`.
 
@@ -32,12 +36,13 @@ class CountModel(nn.Module, ABC):
     """
 
     recipe_section = "counted"
-    most_items = MOST_ITEMS
 
     def __init__(self, *, n_items: int):
         super().__init__()
-        if not 1 <= n_items <= MOST_ITEMS:
-            raise ValueError(f"n_items={n_items}: a model that counts takes 1 to {MOST_ITEMS} items")
+        if n_items < 1:
+            raise ValueError(f"n_items={n_items}: must be at least 1")
+        if n_items > MOST_ITEMS:
+            raise CatalogueTooLarge(f"{n_items} items: a model that counts takes {MOST_ITEMS} at most")
         self.n_items = n_items
         self.register_buffer("place", torch.as_tensor(popularity_places(np.zeros(n_items + 1))))
 

@@ -194,8 +194,8 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(CheckpointError, match="does not exist; train it with") as raised:
         load_checkpoint(path)
-    assert f"python train.py --output {path}" in str(raised.value)
-    with pytest.raises(CheckpointError, match="does not exist"):
+    assert f"python train.py --dataset NAME --model NAME --output {path}`" in str(raised.value)
+    with pytest.raises(CheckpointError, match="is a folder; name a .safetensors file"):
         load_checkpoint(tmp_path)
 
 

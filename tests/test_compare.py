@@ -137,8 +137,10 @@ def test_the_table_has_a_row_a_model_with_its_spread(demo, folders):
 
 def test_command_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "RUNS", tmp_path)
-    assert compare.main(["--dataset", "Demo", "--list", "--only", "NARM_demo_row"]) == 0
-    assert capsys.readouterr().out.strip() == ""  # the report's runs are Beauty's
+    assert compare.main(["--dataset", "Demo", "--list", "--only", "NARM_demo_row"]) == 1
+    assert "no run has 'NARM_demo_row' in its name" in capsys.readouterr().err  # the report's are Beauty's
+    assert compare.main(["--dataset", "Demo", "--table"]) == 0
+    assert capsys.readouterr().out.startswith("Demo: no run is done yet; `python compare.py --dataset ")
     assert compare.main(["--dataset", "Demo", "--report", "--list", "--only", "NARM_demo_row"]) == 0
     assert capsys.readouterr().out.split() == [
         "NARM_demo_row_report-TrainDataset_0_0",
@@ -180,3 +182,14 @@ def test_the_committed_runs_beat_recbole_on_the_same_users():
         peer = contest["contestants"]["RecBole"]["test"]
         runs = load_results([Plan(model, "beauty", seed=seed) for seed in compare.SEEDS])
         assert (runs[["HR@20", "MRR@20"]].mean() >= [peer["HR@20"], peer["MRR@20"]]).all(), model
+
+
+def test_runs_of_other_data_and_damaged_ones_are_not_replaced(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "RUNS", tmp_path)
+    plan = compare.Plan("Popularity", "demo", sha256=demo.sha256)
+    file = compare.RUNS / f"{plan.name}.json"
+    for text, reason in (('{"sha256": "other"}', "other data; move it away"), ('{"sha', "is damaged")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=reason) as raised:
+            compare.run_plan(plan, demo, folder=tmp_path, checkpoints=tmp_path)
+        assert str(file) in str(raised.value) and file.read_text() == text

@@ -342,6 +342,7 @@ GOOD = "user,item,timestamp\nu,a,1\nu,b,2\nv,a,1\nv,b,2\n"
         ("user,item\nu,a\n", "has no column `timestamp` (its columns are user,item)"),
         ("user,film,timestamp\nu,a,1\n", "--columns user,item,rating,timestamp"),
         ("user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta b\tc\n", "no column `timestamp`"),
+        ("user;item;timestamp\nu;a;1\n", "its cells are separated by `;`; save it with commas or tabs"),
         ("1,2,3,4,5\n", "has no header, and its 5 columns do not tell"),
         ("1,2,5.0,100\n3,4,5.0,100\n", "its 4 columns do not tell which holds the items; say it with --col"),
         (f"{X},{Y},5.0,100\n", "do not tell"),
@@ -385,6 +386,16 @@ def test_a_packed_log_that_is_cut_off_is_told(tmp_path):
     log.write_bytes(log.read_bytes()[:-1000])
     with pytest.raises(ConvertError, match="cannot be read"):
         convert(log, tmp_path / "out")
+
+
+def test_a_parquet_column_may_have_any_name(tmp_path):
+    rows = [(f"u{u}", f"i{i}", i) for u in range(8) for i in range(3)]
+    log = write_parquet(tmp_path / "log.parquet", rows)
+    convert(log, tmp_path / "out")
+    pl.read_parquet(log).with_columns(line=pl.lit(7)).write_parquet(tmp_path / "more.parquet")
+    convert(tmp_path / "more.parquet", tmp_path / "again")
+    for file in FILES:
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
 def test_parquet_errors_name_the_row(tmp_path):
@@ -486,6 +497,8 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("convert.py: ")
     with pytest.raises(SystemExit):
         main([str(DEMO), "--to", "recbole", "--output", str(tmp_path / "out"), "--seed", "1"])
+    with pytest.raises(SystemExit):
+        main([str(log), "--test-log", str(log), "--split", "time", "--output", str(tmp_path / "out")])
 
 
 # --------------------------------------------------------------------------------------------------

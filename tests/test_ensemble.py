@@ -1,6 +1,7 @@
 """Averaging models: by hand, chosen on validation, trained, saved and resumed like any other."""
 
 import inspect
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_scoring import N_ITEMS, POPULARITY, small_model
 import train
 from checkpoint import load_checkpoint
 from ensemble import choose_weights, combine
-from models import MODELS, build_model
+from models import build_model
 from process_data import Sessions
 from recommend import recommend
 from scoring import score_sessions
@@ -165,8 +166,35 @@ def test_without_validation_all_weigh_the_same():
 
 
 def test_a_member_that_cannot_take_the_catalogue_is_left_out(monkeypatch, capsys):
-    monkeypatch.setattr(MODELS["SLIST"], "most_items", 100)
+    monkeypatch.setattr(import_module("models.SLIST"), "LARGEST_CATALOGUE", 100)
     changes = {"ensemble": {"members": ["GRU4REC", "SLIST", "CoOccurrence"]}}
     run = train_model("Demo", "Ensemble", changes=changes, epochs=1, progress=False)
     assert [m["model"] for m in run.header["members"]] == ["GRU4REC", "CoOccurrence"]
     assert "goes without SLIST" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no member of the ensemble takes so many items"):
+        train_model("Demo", "Ensemble", changes={"ensemble": {"members": ["SLIST"]}}, progress=False)
+
+
+def test_what_a_member_weighed_falls_to_the_others_where_all_rows_have_too_many_items(monkeypatch, capsys):
+    changes = {"ensemble": {"members": ["SLIST", "Popularity", "CoOccurrence"]}}
+    twin = train_model("Demo", "Ensemble", changes=changes, progress=False)
+    twin.header["recipe_values"]["ensemble"] |= {
+        "members": ["SLIST", "Popularity", "CoOccurrence"],
+        "weights": [0.5, 0.1, 0.4],
+        "seeds": [0, 0, 0],
+        "epochs": [1, 1, 1],
+    }
+    monkeypatch.setattr(import_module("models.SLIST"), "LARGEST_CATALOGUE", twin.data.n_items)
+    run = train_on_all_rows("Demo", "Ensemble", twin=twin, changes=changes, progress=False)
+    assert run.data.n_items > twin.data.n_items
+    assert [member["model"] for member in run.model.arguments["members"]] == ["Popularity", "CoOccurrence"]
+    assert run.model.weights == pytest.approx([0.2, 0.8])
+    assert "goes without SLIST" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": {"width": 8}}, {"fit": {"lr": 1.0}}, {"data": {"fold": False}}]
+)
+def test_changes_that_no_member_would_get_are_refused(changes):
+    with pytest.raises(ValueError, match="members have their own recipes"):
+        train_model("Demo", "Ensemble", changes=MEMBERS | changes, epochs=1, progress=False)

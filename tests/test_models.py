@@ -5,6 +5,7 @@ The references below are loops over numpy arrays, one session at a time, written
 
 import functools
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -533,3 +534,27 @@ def test_sasrec_says_how_long_a_session_it_takes():
     model = build_model("SASRec", n_items=9, width=WIDTH, longest=3)
     with pytest.raises(ValueError, match="sessions of 4 items: this SASRec takes 3"):
         model(torch.tensor([[1, 2, 3, 4]]))
+
+
+def test_narms_last_state_is_its_last_step():
+    model = build_model("NARM", n_items=N_ITEMS).eval()
+    x = pad([[3], REPEATS, [5, 1, 2]], extra=2)
+    assert_same(model, model.last_state(x), take_step(model(x), last_step(x)))
+
+
+@pytest.mark.parametrize("name", ["SRGNN", "GGNNwATT"])
+def test_graphs_in_parts_give_the_same_gradients(name, monkeypatch):
+    model = build_model(name, n_items=N_ITEMS, width=WIDTH, dropout=0.0)
+    x = pad([REPEATS, [1, 2], [4]])
+
+    def gradients():
+        model.zero_grad()
+        model(x).square().sum().backward()
+        return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+
+    whole = gradients()
+    monkeypatch.setattr(import_module("models.SRGNN"), "MOST_NODES", 20)  # two graphs at a time
+    parts = gradients()
+    assert whole.keys() == parts.keys() and "embedding.weight" in whole
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, msg=key)

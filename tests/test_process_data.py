@@ -314,6 +314,12 @@ def test_unknown_dataset_lists_the_known_ones(tmp_path, monkeypatch):
     assert error.value.file == "Books"
 
 
+def test_a_folder_goes_before_the_short_name_of_an_amazon_dataset(tmp_path, monkeypatch):
+    mine = make_folder(tmp_path / "root" / "Beauty")
+    monkeypatch.setenv("DATASET_ROOT", str(tmp_path / "root"))
+    assert find_dataset("Beauty") == mine
+
+
 def test_folder_without_the_files_is_named(tmp_path):
     with pytest.raises(DataError, match=r"train_sessions\.csv: does not exist"):
         load_dataset(tmp_path)

@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import os
+import re
 import tomllib
 
 import numpy as np
@@ -449,8 +450,44 @@ def test_recipes_merge_the_general_first_and_the_special_last(tmp_path):
         load_recipe("best", "LSTM", "demo", file=file)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "[mine.default.common]\nfit = { learning_rate = 1.0 }",
+            "common]: fit takes no learning_rate; it takes",
+        ),
+        (
+            "[mine.default.common]\ndata = { folded = true }",
+            "data takes no folded; it takes dataset, fit_on,",
+        ),
+        ("[mine.default.NARM]\nfitt = { lr = 1.0 }", "NARM]: no settings 'fitt'; there are model, fit"),
+        (
+            "[mine.default.NARM]\nfit = 3",
+            "no settings 'fit'; there are model, fit, data, ensemble, each a table",
+        ),
+        ("[mine.demo.narm]\nfit = { lr = 1.0 }", "[mine.demo.narm] names no model; there are GRU4REC"),
+        ("[mine.default.common\nfit = 3", "Expected"),
+    ],
+)
+def test_a_recipe_that_says_what_nobody_reads_is_refused(text, reason, tmp_path):
+    file = tmp_path / "recipes.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(reason)) as raised:
+        load_recipe("mine", "NARM", "demo", file=file)
+    assert str(raised.value).startswith(f"{file}: ")
+
+
+def test_a_recipe_without_epochs_is_told(folder, monkeypatch):
+    empty = {"model": {}, "fit": {}, "data": {}, "ensemble": {}}
+    monkeypatch.setattr(train, "load_recipe", lambda *_: empty)
+    with pytest.raises(ValueError, match="does not say how many epochs"):
+        train_model(folder, "GRU4REC", progress=False)
+    with pytest.raises(ValueError, match="fit takes no learning_rate"):
+        train_model(folder, "GRU4REC", changes={"fit": {"learning_rate": 1}}, progress=False)
+
+
 RECIPES = tomllib.loads((ROOT / "recipes.toml").read_text(encoding="utf-8"))
-CLEANING = {"min_item_count", "min_session_length", "fit_on"}
 
 
 def test_recipes_name_nothing_that_is_never_read():
@@ -479,7 +516,7 @@ def test_every_ensemble_names_members_that_exist(recipe, dataset):
 def test_every_recipe_is_accepted_by_what_takes_it(recipe, dataset, name):
     arguments = load_recipe(recipe, name, dataset)
     model = build_model(name, n_items=5, **arguments["model"])
-    rows = {k: v for k, v in arguments["data"].items() if k not in CLEANING}
+    rows = {k: v for k, v in arguments["data"].items() if k not in train.CLEANING}
     if name in COUNT_MODELS:
         assert not rows and not arguments["fit"]
         return
@@ -704,6 +741,40 @@ def test_what_is_wrong_is_said_in_a_sentence(folder, tmp_path, monkeypatch, caps
     assert not output.exists()
 
 
+def test_the_metrics_do_not_replace_the_checkpoint(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_main(folder, tmp_path / "x.safetensors", "--json", str(tmp_path / "." / "x.safetensors"))
+    assert "--json would replace the checkpoint" in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_the_training_is_a_sentence_too(folder, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "summarize", stop)
+    assert run_main(folder, tmp_path / "x.safetensors", epochs=1) == 130
+    monkeypatch.undo()
+    monkeypatch.setattr(train, "result_of", stop)
+    output = tmp_path / "y.safetensors"
+    assert run_main(folder, output, "--json", str(tmp_path / "y.json"), epochs=1) == 130
+    shown = capsys.readouterr().err
+    assert f"--resume goes on from the last epoch in {output.with_suffix('.state.safetensors')}" in shown
+    monkeypatch.undo()
+    assert run_main(folder, output, "--resume", epochs=1) == 0
+    assert "to resume from" not in capsys.readouterr().out
+    assert run_main(folder, output, "--resume", epochs=1) == 0
+    assert "to resume from; the run starts anew" in capsys.readouterr().out
+
+
+def test_a_catalogue_smaller_than_k_is_not_recommended_padding(tmp_path):
+    (tmp_path / "train_sessions.csv").write_text(
+        "session,label\n" + "".join(f"[{i % 6 + 1}],{(i + 1) % 6 + 1}\n" for i in range(60))
+    )
+    (tmp_path / "test_sessions.csv").write_text("session\n[1]\n")
+    result = train.result_of(train_model(tmp_path, "Popularity", progress=False))
+    assert result["catalogue_share"] == 1.0
+
+
 def test_a_malformed_file_is_named_with_its_line(tmp_path, capsys):
     (tmp_path / "train_sessions.csv").write_text("session,label\n[1],2\n[x],3\n")
     (tmp_path / "test_sessions.csv").write_text("session\n[1]\n")
@@ -728,6 +799,7 @@ def test_a_damaged_download_is_said_in_a_sentence(tmp_path, monkeypatch, capsys)
         ["--model", "LSTM"],
         ["--split", "time"],
         ["--learning-rate", "1"],
+        ["--split-seed", "-1"],
     ],
 )
 def test_a_wrong_option_is_a_usage_error(wrong, folder, tmp_path, capsys):

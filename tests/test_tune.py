@@ -1,5 +1,6 @@
 """Tuning: declared spaces, pruning, resuming, never the test part, and recipes written where they belong."""
 
+import shutil
 import tomllib
 from dataclasses import replace
 
@@ -164,13 +165,13 @@ def test_the_best_trial_runs_as_a_recipe_does_against_the_recipe_from_up_to_two_
     assert with_values({0: 0.7, 1: 0.1}, {0: 0.6, 1: 0.6}) == tune.NO_CHANGES  # and others do not count
     assert with_values({0: 0.1, 1: 0.2}, {0: 0.6, 1: 0.6}) == best
     file = tmp_path / "recipes.toml"
-    kept = "[best.default.common]\n" + tune.WRITTEN + "\n[best.demo.Mine]\nmodel = { k = 1 }\n"
+    kept = "[best.default.common]\n" + tune.WRITTEN + "\n[best.demo.SKNN]\nmodel = { k = 1 }\n"
     file.write_text(kept)
     assert tune.write_recipes("demo", models=["STAN"], folder=tmp_path, file=file, trials=3) == []
     assert file.read_text() == kept
     assert tune.write_recipes("demo", folder=tmp_path, file=file, trials=3) == ["GRU4REC"]
     written = tomllib.loads(file.read_text())["best"]["demo"]
-    assert written["GRU4REC"]["fit"] == best["fit"] and written["Mine"] == {"model": {"k": 1}}
+    assert written["GRU4REC"]["fit"] == best["fit"] and written["SKNN"] == {"model": {"k": 1}}
 
 
 def test_a_final_that_diverges_is_the_worst(demo, tmp_path, monkeypatch):
@@ -222,10 +223,39 @@ def test_a_study_is_of_one_dataset_and_one_number_of_epochs(demo, tmp_path):
         tune.tune(replace(demo, sha256="other"), "SKNN", trials=1, folder=tmp_path, progress=False)
 
 
+def test_a_folder_of_any_name_gets_recipes_that_can_be_read(demo, tmp_path):
+    shutil.copytree(ROOT / "dataset" / "Demo", tmp_path / "My Shop v1.5")
+    shop = load_dataset(tmp_path / "My Shop v1.5")
+    file = tmp_path / "recipes.toml"
+    file.write_text((ROOT / "recipes.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    study = tune.tune(shop, "CoOccurrence", trials=4, folder=tmp_path, progress=False)
+    asked = {"folder": tmp_path, "file": file, "trials": 4, "sha256": shop.sha256}
+    if tune.chosen(study, shop.short_name, "CoOccurrence"):
+        assert tune.write_recipes(shop.short_name, **asked) == ["CoOccurrence"]
+    assert tune.write_recipes(shop.short_name, **asked) == []
+    found = load_recipe("best", "CoOccurrence", shop.short_name, file=file)["model"]
+    assert found == load_recipe("best", "CoOccurrence", "x", file=file)["model"] | {
+        key.split(".")[1]: pytest.approx(value, rel=5e-3) if isinstance(value, float) else value
+        for key, value in study.best_params.items()
+    }
+    with pytest.raises(ValueError, match="its trials had other sha256"):
+        tune.write_recipes(shop.short_name, **asked | {"sha256": "other"})
+
+
+def test_a_journal_that_holds_no_study_is_told(demo, tmp_path):
+    (tmp_path / "demo_SKNN.journal").write_text("")
+    with pytest.raises(ValueError, match="demo_SKNN.journal holds no study; delete it"):
+        tune.tune(demo, "SKNN", trials=1, folder=tmp_path, progress=False)
+
+
 def test_command_line(tmp_path, capsys):
     command = ["--dataset", "Demo", "--folder", str(tmp_path), "--model", "SKNN", "--trials", "1"]
     assert tune.main(command) == 0
     assert "demo" in capsys.readouterr().out
+    for wrong in (["--epochs", "0"], ["--trials", "-3"]):
+        with pytest.raises(SystemExit):
+            tune.main([*command, *wrong])
+        assert wrong[0] in capsys.readouterr().err
     assert tune.main(["--dataset", "Nowhere", "--folder", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("tune.py: ")
 
