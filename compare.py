@@ -201,7 +201,7 @@ def load_results(plans: Sequence[Plan], folder: Path | None = None) -> pd.DataFr
             {
                 **{name: getattr(plan, name) for name in names},
                 **result["metrics"][part],
-                "valid MRR@20": result["metrics"]["valid"]["MRR@20"],
+                **{f"valid {metric}": result["metrics"]["valid"][metric] for metric in ("HR@20", "MRR@20")},
                 **{key: result.get(key) for key in ("parameters", "train_seconds", "queries_per_second")},
                 **{key: result.get(key) for key in ("catalogue_share", "popularity", "shuffled", "members")},
                 "ranks": np.array(result["ranks"][part]),

@@ -8,7 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_array
 from torch import Tensor
+
+from process_data import Sessions
 
 
 class NotFinite(ValueError):
@@ -97,3 +101,25 @@ def confidence_interval(
         means[r] = sums[drawn].sum() / counts[drawn].sum()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def share_met(vectors: Tensor, sessions: Sessions, *, k: int = 10) -> tuple[float, float]:
+    """What near items have in common: of an item's k nearest by cosine, the share that some session holds
+    together with it; and the same share of all items, to compare with.
+
+    vectors (n, D) of the items 1..n, sessions of encoded items.
+    """
+    n = len(vectors)
+    places = (sessions.row_of_item, sessions.items - 1)
+    taken = csr_array((np.ones(len(sessions.items)), places), shape=(len(sessions), n))
+    met = (taken.T @ taken).tocsr()
+    met.setdiag(0)
+    met.eliminate_zeros()
+    unit = F.normalize(vectors.float(), dim=1)
+    near = torch.empty(n, min(k, n - 1), dtype=torch.long)
+    for rows in torch.arange(n).split(1024):
+        cosine = unit[rows] @ unit.T
+        cosine[torch.arange(len(rows)), rows] = -torch.inf
+        near[rows] = cosine.topk(near.shape[1]).indices
+    found = met[np.repeat(np.arange(n), near.shape[1]), near.numpy().ravel()] > 0
+    return float(found.mean()), met.nnz / (n * (n - 1))

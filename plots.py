@@ -308,7 +308,16 @@ def plot_pairs(table: pd.DataFrame, *, xlabel: str) -> Figure:
     rows = np.arange(len(table))[::-1]
     axis.hlines(rows, table.min(axis=1), table.max(axis=1), color="#BBBBBB", zorder=1)
     for column, colour, marker in zip(table.columns, _cycle(COLOURS), _cycle("osD^v"), strict=False):
-        axis.scatter(table[column], rows, color=colour, marker=marker, label=column, zorder=2)
+        axis.scatter(
+            table[column],
+            rows,
+            s=34,
+            edgecolors=colour,
+            marker=marker,
+            label=column,
+            zorder=2,
+            facecolors=colour if marker == "o" else "none",  # what lies below another is seen
+        )
     axis.set_yticks(rows, table.index)
     axis.set(xlabel=xlabel)
     axis.set_xlim(left=0)
@@ -339,26 +348,35 @@ def plot_by_group(
     ranks: Mapping[str, Sequence[np.ndarray]],
     groups: np.ndarray,
     names: Sequence[str],
+    users: np.ndarray,
     *,
     xlabel: str,
     title: str = "",
 ) -> Figure:
-    """HR@20 and MRR@20 by group of queries, a line a model: groups (Q,) are indices into `names`."""
+    """HR@20 and MRR@20 by group of queries, with 95 % bootstrap intervals over users: a mark a model.
+
+    groups (Q,) are indices into `names`, users (Q,).
+    """
     figure, axes = _subplots(1, 2, figsize=(11, 4))
     there = [g for g in range(len(names)) if (groups == g).any()]
     for axis, metric in zip(axes, ("HR@20", "MRR@20"), strict=True):
-        ends = []
-        for (name, runs), (colour, style, sample) in zip(ranks.items(), _lines(), strict=False):
-            worth = [gains(r, metric.removesuffix("@20"), 20) for r in runs]
-            values = [np.mean([w[groups == g].mean() for w in worth]) for g in there]
-            axis.plot(range(len(there)), values, style, color=colour, marker="o", ms=4)
-            ends.append((len(there) - 1, values[-1], f" {sample}{name}", colour))
+        marks = zip(ranks.items(), _cycle(COLOURS), _cycle("osD^v"), strict=False)
+        for m, ((name, runs), colour, marker) in enumerate(marks):
+            worth = np.mean([gains(r, metric.removesuffix("@20"), 20) for r in runs], 0)
+            means = np.array([worth[groups == g].mean() for g in there])
+            ends = np.array([confidence_interval(worth[groups == g], users[groups == g]) for g in there]).T
+            places = np.arange(len(there)) + 0.13 * (m - (len(ranks) - 1) / 2)
+            axis.errorbar(
+                places, means, np.abs(ends - means), fmt=marker, color=colour, ms=5, lw=1, label=name
+            )
         counts = [f"{names[g]}\n({(groups == g).sum():,})" for g in there]
         axis.set_xticks(range(len(there)), counts)
         axis.set(xlabel=f"{xlabel} (queries)", ylabel=metric)
         axis.set_ylim(bottom=0)
-        _label_line_ends(axis, ends)
-    figure.suptitle(title)
+        axis.grid(axis="x", visible=False)
+    figure.suptitle(title, x=0.02, ha="left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     return figure
 
 
@@ -375,6 +393,7 @@ def plot_learning_curves(tables: Mapping[str, Sequence[pd.DataFrame]], *, title:
                 x = np.mean([run["seconds"][:epochs].cumsum() for run in runs], 0)
             axis.plot(x, curve, color=colour, marker=".")
             ends.append((x[-1], curve[-1], f" {name}", colour))
+        axis.set_ylim(bottom=0.7 * max(y for _, y, *_ in ends))
         axis.set(xlabel=along if along == "epoch" else "seconds of training", ylabel="validation MRR@20")
         axis.xaxis.get_major_locator().set_params(integer=along == "epoch")
         last = max(x for x, *_ in ends)  # all names beside the longest line, else they lie on it
@@ -386,22 +405,30 @@ def plot_learning_curves(tables: Mapping[str, Sequence[pd.DataFrame]], *, title:
 def plot_named_points(points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str) -> Figure:
     """One point a model, tied by a thin line to its name in a column to the right."""
     figure, axis = _subplots(figsize=(8, 4.5))
+    styled = dict(zip(points, _lines(), strict=False))  # the colours of the same models' lines
+    marker = {"-": "o", "--": "s", ":": "^"}
     ordered = sorted(points.items(), key=lambda point: point[1][1])
-    for (_, place), colour in zip(ordered, _cycle(COLOURS), strict=False):
-        axis.scatter(*place, color=colour, zorder=3)
+    for name, place in ordered:
+        colour, style, _ = styled[name]
+        axis.scatter(*place, color=colour, marker=marker[style], zorder=3)
     axis.margins(0.06, 0.1)
     edge = axis.get_xlim()[1]
     axis.set_xlim(right=edge)
-    named = zip(ordered, _cycle(COLOURS), strict=False)
-    _label_line_ends(axis, [(edge, y, f"  {name}", colour) for (name, (_, y)), colour in named])
+    _label_line_ends(axis, [(edge, y, f"  {name}", styled[name][0]) for name, (_, y) in ordered])
     for (_, (x, y)), text in zip(ordered, axis.texts, strict=True):  # the names are in the points' order
         axis.plot([x, edge], [y, text.get_position()[1]], color=text.get_color(), lw=0.5, alpha=0.6)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
-def plot_map(places: np.ndarray, popularity: np.ndarray, *, title: str = "") -> Figure:
-    """Items in two dimensions, coloured by how often they were bought: places (n, 2), popularity (n,)."""
+def plot_map(vectors: np.ndarray, popularity: np.ndarray, *, title: str = "") -> Figure:
+    """Items along their first two principal components, coloured by how often they were bought.
+
+    vectors (n, D), popularity (n,).
+    """
+    centred = vectors - vectors.mean(0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    places, held = centred @ directions[:2].T, lengths[:2] ** 2 / (lengths**2).sum()
     figure, axis = _subplots(figsize=(6.5, 5))
     order = np.argsort(popularity)
     colours = np.log10(popularity[order] + 1)
@@ -409,7 +436,8 @@ def plot_map(places: np.ndarray, popularity: np.ndarray, *, title: str = "") -> 
     bar = figure.colorbar(points, ax=axis, label="times in the training data")
     ticks = np.arange(0, np.floor(colours.max()) + 1)
     bar.set_ticks(np.log10(10**ticks + 1), labels=[f"{10**tick:,.0f}" for tick in ticks])
-    axis.set(xlabel="first principal component", ylabel="second", title=title)
+    axis.set(xlabel=f"first principal component ({held[0]:.1%} of the variance)", title=title)
+    axis.set(ylabel=f"second ({held[1]:.1%})")
     return figure
 
 
@@ -450,15 +478,18 @@ def plot_importance(table: pd.DataFrame, *, title: str = "") -> Figure:
 def plot_slices(
     trials: Mapping[str, pd.DataFrame], parameters: Sequence[str], *, log: Sequence[str] = ()
 ) -> Figure:
-    """Validation MRR@20 of complete trials, relative to their study's best, against each hyperparameter."""
+    """Validation MRR@20 of complete trials, relative to their study's best, against each hyperparameter.
+
+    trials: model -> a row a trial with `value`, the parameters, and `own`, which makes it a cross.
+    """
     figure, axes = _subplots(
         1, len(parameters), figsize=(3 * len(parameters), 3.2), sharey=True, squeeze=False
     )
     for axis, parameter in zip(axes[0], parameters, strict=True):
         for (name, table), colour in zip(trials.items(), _cycle(COLOURS), strict=False):
-            axis.scatter(
-                table[parameter], table["value"] / table["value"].max(), s=14, color=colour, label=name
-            )
+            share, own = table["value"] / table["value"].max(), table["own"].to_numpy(bool)
+            axis.scatter(table[parameter][~own], share[~own], s=14, color=colour, label=name)
+            axis.scatter(table[parameter][own], share[own], s=45, marker="x", color=colour)
         axis.set(xlabel=parameter)
         values = pd.concat([table[parameter] for table in trials.values()])
         if parameter in log and values.max() > 3 * values.min():  # of less, a log scale has no round labels
@@ -479,9 +510,12 @@ def plot_speed(contests: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]
     contests: name -> contestant -> epochs, each with `seconds`, `valid_seconds`, `MRR@20`.
     """
     figure, axes = _subplots(1, len(contests), figsize=(4 * len(contests), 3.4), sharey=True, squeeze=False)
+    everybody = dict.fromkeys(who for contestants in contests.values() for who in contestants)
+    colours = dict(zip(everybody, _cycle(COLOURS), strict=False))
     for axis, (name, contestants) in zip(axes[0], contests.items(), strict=True):
         ends = []
-        for (who, epochs), colour in zip(contestants.items(), _cycle(COLOURS), strict=False):
+        for who, epochs in contestants.items():
+            colour = colours[who]
             seconds = np.cumsum([row["seconds"] + row["valid_seconds"] for row in epochs])
             reached = [row["MRR@20"] for row in epochs]
             axis.plot(seconds, reached, color=colour, marker=".")

@@ -313,12 +313,13 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 
 def table_of_studies(folder: Path = STUDIES) -> pd.DataFrame:
-    """One row a study: how many trials completed and were pruned, and the best one."""
+    """One row a study: trials completed and pruned, and the best one, from 1 as they finished."""
     rows = []
     for path in sorted(folder.glob("*.journal")):
         dataset, model = path.stem.rsplit("_", 1)
         study = open_study(dataset, model, folder)
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        done = [trial.number for trial in finished(study)]
         rows.append(
             {
                 "dataset": dataset,
@@ -326,7 +327,7 @@ def table_of_studies(folder: Path = STUDIES) -> pd.DataFrame:
                 "completed": states.count(TrialState.COMPLETE),
                 "pruned": states.count(TrialState.PRUNED),
                 "best MRR@20": best_value(study),
-                "of trial": study.best_trial.number if TrialState.COMPLETE in states else None,
+                "of trial": 1 + done.index(study.best_trial.number) if study.best_trials else None,
             }
         )
     return pd.DataFrame(rows)

@@ -15,9 +15,11 @@ from metrics import (
     mean_reciprocal_rank,
     ndcg,
     ranks_of_targets,
+    share_met,
     summarize,
     summarize_groups,
 )
+from process_data import Sessions
 
 OUT = -math.inf  # a column that must not be recommended
 RANKS = np.array([1, 2, 5, 6, 30])
@@ -190,3 +192,12 @@ def test_somebody_elses_metrics_agree():
         assert mean_reciprocal_rank(ranks, k) == pytest.approx(want[RR @ k])
         assert ndcg(ranks, k) == pytest.approx(want[nDCG @ k])
     assert 0.3 < hit_rate(ranks, 20) < 0.7
+
+
+def test_the_share_of_near_items_that_were_met_by_hand():
+    """Items 1 and 2 point one way, 3 and 4 another; 1 and 2 were taken together, and 2 and 3."""
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    sessions = Sessions.from_lists([[1, 2], [2, 3], [4], [2, 1]])
+    near, anybody = share_met(vectors, sessions, k=1)
+    assert near == 0.5  # 1 and 2 are each other's nearest and were met; 3 and 4 were not
+    assert anybody == pytest.approx(4 / 12)
