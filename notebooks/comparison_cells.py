@@ -180,7 +180,8 @@ is in the table above.""",
 for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     users = prepare(datasets[name], split_seed=split_seed).test.users
     by_valid = part.groupby("model")["valid MRR@20"].mean()
-    for which, best in zip(tests, (by_valid.idxmax(), by_valid[list(NEURAL_MODELS)].idxmax())):
+    preferred = {"of all": by_valid.idxmax(), "of the neural": by_valid[list(NEURAL_MODELS)].idxmax()}
+    for which, best in preferred.items():
         for metric in ("HR", "MRR"):
             found = intervals(part, users, best, metric)
             tests[which][name, f"split {split_seed}", f"{metric}@20: {best} less"] = found""",
@@ -230,14 +231,15 @@ for name, data in prepared.items():
     share[order_of] = data.popularity[order_of].cumsum() / data.popularity.sum()
     seen = data.popularity[data.test.labels] > 0
     groups = np.where(seen, 1 + np.digitize(share[data.test.labels], [1 / 3, 2 / 3]), 0)
-    show(plots.plot_by_group(some_of(name), groups, kinds, data.test.users, xlabel="target", title=name))""",
+    show(plots.plot_by_group(some_of(name), groups, kinds, data.test.users,
+                             xlabel="target", title=name))""",
     """How much of the catalogue is recommended to anybody, and how popular that is. At 1 recommendations are as popular as
 what people really took next; to the right of it a model leans on popular items:""",
     """for name, part in shown.items():
     means = part.groupby("model")[["popularity", "catalogue_share"]].mean().loc[order]
     means = means.drop("Popularity", errors="ignore")
     figure = plots.plot_named_points({m: tuple(row) for m, row in means.iterrows()},
-                                     xlabel="popularity of the recommended items over the true next ones'",
+                                     xlabel="popularity of recommended items over the true next ones'",
                                      ylabel="share of the items in any top 20")
     figure.suptitle(name)
     show(figure)""",
@@ -276,14 +278,15 @@ among all items:""",
     show(plots.plot_map(vectors.numpy(), checkpoint.popularity[1:], title=name))
     sessions = checkpoint.vocabulary.encode_sessions(maximal_sessions(dataset.train)[0])
     near, anybody = share_met(vectors, sessions)
-    print(f"{name}: {near:.0%} of the ten items nearest to an item were taken by somebody who took it too, "
-          f"{anybody:.1%} of all items")""",
+    print(f"{name}: of the ten items nearest to an item, {near:.0%} were taken by somebody "
+          f"who took it too; of all items, {anybody:.1%}")""",
     "## 5. What to take home\n\nFive sentences, with the numbers of what is above (split seed 0, test part):",
     """means = pd.concat(shown.values()).groupby(["dataset", "model"])[["HR@20", "MRR@20"]].mean()
 neural = means.query("model in @NEURAL_MODELS").groupby("dataset")
 counting = means.query("model in @COUNT_MODELS").groupby("dataset").max() / neural.max()
 closest = (neural.min() / neural.max())["MRR@20"]
-ensemble = means.xs("Ensemble", level="model") / means.drop("Ensemble", level="model").groupby("dataset").max()
+single = means.drop("Ensemble", level="model").groupby("dataset").max()
+ensemble = means.xs("Ensemble", level="model") / single
 kept = pd.DataFrame(ordered).loc[list(NEURAL_MODELS)].mean()
 
 def listed(shares):
