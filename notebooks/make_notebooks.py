@@ -87,7 +87,7 @@ outgoing edges step $t$ sees item $t+1$, its own target. `causal=False` keeps th
 numbers, nothing else.""",
 }
 
-MINUTES = {"GRU4REC": 25, "SRGNN": 15, "NARM": 15, "GRUwATT": 45, "GGNNwATT": 35}
+MINUTES = {"GRU4REC": 66, "SRGNN": 32, "NARM": 20, "GRUwATT": 60, "GGNNwATT": 38}
 
 PICTURES = {
     "GRU4REC": """plots.draw_model("GRU4REC",
@@ -356,7 +356,7 @@ def model_notebook(model: str):
         f"TRIAL_EPOCHS = {TRIAL_EPOCHS[model]}  # of the report's trials, at the end"
     )
     title = TITLES[model] + (
-        f"\n\nExpected time on 2 CPU cores: about {MINUTES[model]} minutes, most of it for the report's trials at the end."
+        f"\n\nWhat is shown took {MINUTES[model]} minutes on one CPU core, most of it for the report's trials at the end."
     )
     is_graph = model in ("SRGNN", "GGNNwATT")
     texts = [title, "", *SETUP, "From a session to the scores of all items:", PICTURES[model]]
