@@ -4,8 +4,8 @@ python compare.py [--dataset Amazon_Beauty] [--only NARM]
 
 Two kinds of runs. Honest: recipe `best`, user split, on every dataset, two split seeds, three seeds. The
 report's: recipe `report`, on Beauty, by row and by user, on shifted sequences and single labels.
-A run is done again when its recipe, its data or an ensemble's member has changed since. Several processes
-may share the work, one a dataset.
+A run is done again when its recipe or an ensemble's member has changed since; one of other data is kept, and
+that is said. Several processes may share the work, one a dataset.
 """
 
 from __future__ import annotations
@@ -140,9 +140,8 @@ def run_plan(
     """
     path = folder / f"{plan.name}.json"
     if path.exists() and (theirs := read_json(path).get("sha256")) and theirs != dataset.sha256:
-        raise ValueError(
-            f"{path} is a run on other data; move it away, or rename the folder {dataset.folder}"
-        )
+        others = f"{folder}/*_{plan.dataset}_*"
+        raise ValueError(f"{path} is a run on other data; move {others} away, or rename {dataset.folder}")
     state = checkpoints / f"{plan.name}.state.safetensors"
     options = {"recipe": plan.recipe, "changes": plan.changes, "split": plan.split, "seed": plan.seed}
     options["split_seed"] = plan.split_seed
@@ -246,16 +245,21 @@ def main(argv: list[str] | None = None) -> int:
                 plans = honest + list(report_plans(**of))
             plans = [plan for plan in plans if not args.only or args.only in plan.name]
             found += len(plans)
-            if args.table and len(results := load_results([plan for plan in honest if plan in plans])):
-                print(f"**{dataset.name}**\n\n{readme_table(results)}\n")
-            elif args.table:
-                print(f"{dataset.name}: no run is done yet; `python compare.py --dataset {dataset.folder}`")
+            if args.table:
+                results = load_results([plan for plan in honest if plan in plans])
+                if len(results):
+                    print(f"**{dataset.name}**\n\n{readme_table(results)}\n")
+                elif plans and load_results(plans).empty:
+                    print(
+                        f"{dataset.name}: no run is done yet; `python compare.py --dataset {dataset.folder}`"
+                    )
             elif args.list:
-                print(*(plan.name for plan in plans if read_result(plan) is None), sep="\n")
+                print("".join(f"{plan.name}\n" for plan in plans if read_result(plan) is None), end="")
             else:
                 run_missing(dataset, plans)
         if not found:
-            raise ValueError(f"no run has {args.only!r} in its name; --list shows them")
+            example = Plan("NARM", "beauty").name
+            raise ValueError(f"no run has {args.only!r} in its name; they are called such as {example}")
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1

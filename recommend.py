@@ -183,7 +183,12 @@ def main(argv: list[str] | None = None) -> int:
     inputs = [path.resolve() for path in (args.sessions, args.items, args.checkpoint) if path]
     if args.output and args.output.resolve() in inputs:
         parser.error("--output would replace what is read; name another file")
-    if args.sessions and args.json or args.evaluate and (args.output or args.scores or args.items or args.k):
+    if (
+        args.sessions
+        and args.json
+        or args.evaluate
+        and (args.output or args.scores or args.items or args.k is not None)
+    ):
         parser.error("--json goes with --evaluate; --output, --k, --scores and --items go with --sessions")
 
     from train import TrainingError, pick_device  # what a user of the functions does not need

@@ -401,20 +401,30 @@ def load_recipe(recipe: str, model: str, dataset: str, *, file: Path = ROOT / "r
     if model not in MODELS:
         raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
     sections = {one.recipe_section for one in MODELS.values()} | MODELS.keys()
+    for source, of_source in _tables(recipes[recipe], f"{file}: [{recipe}]").items():
+        for section in _tables(of_source, f"{file}: [{recipe}.{source}]"):
+            if section not in sections:
+                raise ValueError(
+                    f"{file}: [{recipe}.{source}.{section}] names no model; there are "
+                    f"{', '.join(MODELS)}, and {', '.join(sorted(sections - MODELS.keys()))} for many"
+                )
+        if source != source.lower():
+            raise ValueError(f"{file}: [{recipe}.{source}] is never read; datasets are in small letters")
     merged = {"model": {}, "fit": {}, "data": {}, "ensemble": {}}
     for source in ("default", dataset):
         of_source = recipes[recipe].get(source, {})
-        if unknown := of_source.keys() - sections:
-            raise ValueError(
-                f"{file}: [{recipe}.{source}.{min(unknown)}] names no model; there are "
-                f"{', '.join(MODELS)}, and {', '.join(sorted(sections - MODELS.keys()))} for many"
-            )
         for section in (MODELS[model].recipe_section, model):
             try:
                 merge_settings(merged, of_source.get(section, {}))
             except ValueError as error:
                 raise ValueError(f"{file}: [{recipe}.{source}.{section}]: {error}") from None
     return merged
+
+
+def _tables(values: object, where: str) -> dict[str, dict]:
+    if not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
+        raise ValueError(f"{where} holds something else than tables such as [best.default.NARM]")
+    return values
 
 
 def merge_settings(settings: dict, changes: dict) -> None:
@@ -619,7 +629,8 @@ def _train_members(
             try:
                 run = train_member(name, **own, **options)
             except CatalogueTooLarge as error:
-                print(f"The ensemble goes without {name}. {error}")
+                if distributed.rank() == 0:
+                    print(f"The ensemble goes without {name}: {error}")
                 left_out.append(i)
                 continue
             if run.interrupted:
@@ -629,7 +640,7 @@ def _train_members(
             raise ValueError("no member of the ensemble takes so many items")
         if weights and left_out:
             weights = [weight for i, weight in enumerate(weights) if i not in left_out]
-            weights = [weight / sum(weights) for weight in weights]
+            weights = [weight / sum(weights) for weight in weights] if any(weights) else None
     elif [run.model.name for run in runs] != list(names):
         raise ValueError(f"the members must be the recipe's: {', '.join(names)}")
     data, models = runs[0].data, [run.model for run in runs]
@@ -874,9 +885,10 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # outside the loop that saves: the data's, or the ranking's time
-        goes_on = f"--resume goes on from the last epoch in {state}"
-        print(f"train.py: interrupted; nothing was saved yet, {goes_on}", file=sys.stderr)
+    except KeyboardInterrupt:  # outside the loop that saves: while reading data, or ranking
+        left = f"; --resume goes on from {state}" if _states(state) else ""
+        if distributed.rank() == 0:
+            print(f"train.py: interrupted{left}", file=sys.stderr)
         return 130
     except RuntimeError as error:
         if distributed.processes() == 1:

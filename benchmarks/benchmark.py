@@ -32,6 +32,7 @@ from floor import floor_of, measure_rates  # noqa: E402
 
 import plots  # noqa: E402
 from checkpoint import replacing  # noqa: E402
+from losses import pick_precision  # noqa: E402
 from process_data import TrainDataset, load_dataset, prepare  # noqa: E402
 
 # What PEERS found for each peer on validation (MRR@20): a run that stays this far below is no fair opponent.
@@ -161,7 +162,8 @@ def hardware(threads: int) -> str:
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
     cpu = names[0].split(":")[1].strip() if names else platform.processor()
-    return f"{cpu}, {threads} threads, torch {torch.__version__.split('+')[0]}"
+    bf16 = ", bfloat16" if pick_precision("auto", torch.device("cpu")) == torch.bfloat16 else ""
+    return f"{cpu}{bf16}, {threads} threads, torch {torch.__version__.split('+')[0]}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -215,7 +217,12 @@ def table_row(*cells: object) -> str:
 def write_table(contests: dict, path: Path) -> None:
     """speed.md: what everybody measured, then ours against each peer and against the floor."""
     one = next(iter(contests.values()))
-    dates = ", ".join(sorted({contest["date"] for contest in contests.values()}))
+    where = {}
+    for name, contest in contests.items():
+        where.setdefault(f"{contest['date']}; {contest['hardware']}", []).append(name)
+    where = [
+        f"{', '.join(names)}: {text}." if len(where) > 1 else f"{text}." for text, names in where.items()
+    ]
     measured = ["contest", "who", "s an epoch", "best validation MRR@20", "s until then"]
     measured += ["queries/s", "peak MiB", "test MRR@20"]
     ratios = [
@@ -256,7 +263,7 @@ def write_table(contests: dict, path: Path) -> None:
     lines = [
         "# Speed, measured side by side",
         "",
-        f"{one['dataset']}, user split (seed 0), width 128, batch 256, seed 0. {dates}; {one['hardware']}.",
+        f"{one['dataset']}, user split (seed 0), width 128, batch 256, seed 0. {' '.join(where)}",
         "",
         table_row(*measured),
         "|" + "---|" * len(measured),
@@ -287,13 +294,10 @@ def main() -> None:
     stored = json.loads(path.read_text()) if path.exists() else {}
     if others := {contest["dataset"] for contest in stored.values()} - {args.dataset}:
         parser.error(f"{path} is of {', '.join(others)}; name another folder with --output")
-    here = hardware(args.threads)
-    contests = {name: contest for name, contest in stored.items() if contest["hardware"] == here}
-    if len(contests) < len(stored):
-        print(f"{path}: {len(stored) - len(contests)} contests of other hardware are run again on {here}")
+    here, contests = hardware(args.threads), stored
     with tempfile.TemporaryDirectory() as folder:
         for name in [args.only] if args.only else CONTESTS:
-            if name in contests and not args.again:
+            if name in contests and contests[name]["hardware"] == here and not args.again:
                 continue
             contests[name] = run_contest(name, args.dataset, args.threads, Path(folder))
             contests = {name: contests[name] for name in CONTESTS if name in contests}

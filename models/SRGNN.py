@@ -53,7 +53,7 @@ class GraphSessionModel(SessionModel):
     def forward(self, x: Tensor) -> Tensor:
         prefixes, mask = expand_prefixes(x)  # (P, L), (B, L)
         parts = prefixes.split(max(1, MOST_NODES // prefixes.shape[1]))
-        if len(parts) == 1:
+        if len(parts) == 1 or x.device.type == "mps":  # whose dropout masks `checkpoint` cannot draw again
             states = self.last_state(prefixes)  # (P, D)
         else:  # computed again on the way back, so that one part's graphs are there at a time
             states = torch.cat([checkpoint(self.last_state, part, use_reentrant=False) for part in parts])

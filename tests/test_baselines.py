@@ -578,14 +578,15 @@ def test_an_interrupted_count_saves_nothing(function, tmp_path, monkeypatch, cap
 
 def test_a_checkpoint_of_all_rows_is_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "ROOT", tmp_path)
-    monkeypatch.setattr(
-        train, "load_recipe", lambda *a: dict.fromkeys(["model", "fit", "data", "ensemble"], {})
-    )
+    recipe = {"model": {"k": 7}, "fit": {}, "data": {}, "ensemble": {}}
+    monkeypatch.setattr(train, "load_recipe", lambda *a: {kind: dict(of) for kind, of in recipe.items()})
     dataset = load_dataset(ROOT / "dataset" / "Demo")
     assert find_pretrained(dataset, "SKNN") is None
     train.get_pretrained(dataset, "SKNN", progress=False)
     assert find_pretrained(dataset, "SKNN") == tmp_path / "checkpoints" / "demo" / "SKNN.safetensors"
     assert find_pretrained(dataset, "SKNN", 1) is not None
+    recipe["model"] = {"k": 8}  # as `tune.py --write` may
+    assert find_pretrained(dataset, "SKNN") is None
 
 
 # --------------------------------------------------------------------------------------------------

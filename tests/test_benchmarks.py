@@ -38,6 +38,26 @@ def test_a_contest_runs_and_is_written_down(tmp_path, monkeypatch):
     # What is there is not measured again.
     monkeypatch.setattr(benchmark, "run_contest", None)
     benchmark.main()
+    # On other hardware it is, and what was not yet stays, each said with its own.
+    here = json.loads((tmp_path / "speed.json").read_text())["GRU4REC"]
+    elsewhere = here | {"hardware": "an abacus, 1 threads"}
+    (tmp_path / "speed.json").write_text(json.dumps({"GRU4REC": elsewhere, "NARM": elsewhere}))
+    monkeypatch.setattr(benchmark, "CONTESTS", {"GRU4REC": contest, "NARM": contest})
+    monkeypatch.setattr(benchmark, "run_contest", lambda *_: here)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "GRU4REC"])
+    benchmark.main()
+    stored = json.loads((tmp_path / "speed.json").read_text())
+    assert stored == {"GRU4REC": here, "NARM": elsewhere}
+    table = (tmp_path / "speed.md").read_text()
+    assert f"GRU4REC: {here['date']}; {here['hardware']}." in table
+    assert f"NARM: {here['date']}; an abacus, 1 threads." in table
+    # Results of one dataset are not mixed with another's.
+    monkeypatch.setattr(
+        sys, "argv", ["benchmark.py", "--dataset", "Amazon_Beauty", "--output", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert json.loads((tmp_path / "speed.json").read_text()) == stored
 
 
 def test_seconds_until_a_target():

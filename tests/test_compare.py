@@ -188,7 +188,10 @@ def test_runs_of_other_data_and_damaged_ones_are_not_replaced(demo, tmp_path, mo
     monkeypatch.setattr(compare, "RUNS", tmp_path)
     plan = compare.Plan("Popularity", "demo", sha256=demo.sha256)
     file = compare.RUNS / f"{plan.name}.json"
-    for text, reason in (('{"sha256": "other"}', "other data; move it away"), ('{"sha', "is damaged")):
+    for text, reason in (
+        ('{"sha256": "other"}', "other data; move .* away, or rename"),
+        ('{"sha', "is damaged"),
+    ):
         file.write_text(text)
         with pytest.raises(ValueError, match=reason) as raised:
             compare.run_plan(plan, demo, folder=tmp_path, checkpoints=tmp_path)

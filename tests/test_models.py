@@ -544,17 +544,21 @@ def test_narms_last_state_is_its_last_step():
 
 @pytest.mark.parametrize("name", ["SRGNN", "GGNNwATT"])
 def test_graphs_in_parts_give_the_same_gradients(name, monkeypatch):
-    model = build_model(name, n_items=N_ITEMS, width=WIDTH, dropout=0.0)
+    module = import_module("models.SRGNN")
     x = pad([REPEATS, [1, 2], [4]])
 
-    def gradients():
-        model.zero_grad()
+    def gradients(dropout):
+        torch.manual_seed(0)
+        model = build_model(name, n_items=N_ITEMS, width=WIDTH, dropout=dropout, hidden_dropout=dropout)
         model(x).square().sum().backward()
-        return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+        return {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
 
-    whole = gradients()
-    monkeypatch.setattr(import_module("models.SRGNN"), "MOST_NODES", 20)  # two graphs at a time
-    parts = gradients()
+    whole = gradients(0.0)
+    monkeypatch.setattr(module, "MOST_NODES", 20)  # two graphs at a time
+    parts, dropped = gradients(0.0), gradients(0.5)
     assert whole.keys() == parts.keys() and "embedding.weight" in whole
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, msg=key)
+    monkeypatch.setattr(module, "checkpoint", lambda function, part, **_: function(part))
+    kept = gradients(0.5)  # the parts' graphs are kept, so their dropout masks are drawn once
+    assert all(dropped[key].equal(value) for key, value in kept.items())

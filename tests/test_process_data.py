@@ -273,6 +273,8 @@ def test_sessions_agree_with_lists(lists, data):
 def test_sessions_from_lists_refuse_what_is_no_id(bad):
     with pytest.raises(DataError, match="non-negative integers"):
         Sessions.from_lists([[bad]])
+    with pytest.raises(DataError, match="each session must be a list of ids"):
+        Sessions.from_lists([1, 2])
 
 
 def test_negative_rows_count_from_the_end():

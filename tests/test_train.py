@@ -468,6 +468,10 @@ def test_recipes_merge_the_general_first_and_the_special_last(tmp_path):
         ),
         ("[mine.demo.narm]\nfit = { lr = 1.0 }", "[mine.demo.narm] names no model; there are GRU4REC"),
         ("[mine.default.common\nfit = 3", "Expected"),
+        ("mine = 3", "[mine] holds something else than tables"),
+        ("[mine]\nfit = { lr = 1.0 }", "[mine.fit] holds something else than tables"),
+        ("[mine.default]\ncommon = 3", "[mine.default] holds something else than tables"),
+        ("[mine.Demo.common]\nfit = { lr = 1.0 }", "[mine.Demo] is never read; datasets are in small"),
     ],
 )
 def test_a_recipe_that_says_what_nobody_reads_is_refused(text, reason, tmp_path):
@@ -751,14 +755,15 @@ def test_ctrl_c_outside_the_training_is_a_sentence_too(folder, tmp_path, monkeyp
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "summarize", stop)
+    monkeypatch.setattr(train, "load_dataset", stop)
     assert run_main(folder, tmp_path / "x.safetensors", epochs=1) == 130
+    assert capsys.readouterr().err == "train.py: interrupted\n"  # and promises no state
     monkeypatch.undo()
     monkeypatch.setattr(train, "result_of", stop)
     output = tmp_path / "y.safetensors"
     assert run_main(folder, output, "--json", str(tmp_path / "y.json"), epochs=1) == 130
     shown = capsys.readouterr().err
-    assert f"--resume goes on from the last epoch in {output.with_suffix('.state.safetensors')}" in shown
+    assert f"--resume goes on from {output.with_suffix('.state.safetensors')}" in shown
     monkeypatch.undo()
     assert run_main(folder, output, "--resume", epochs=1) == 0
     assert "to resume from" not in capsys.readouterr().out
