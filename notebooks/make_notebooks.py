@@ -451,7 +451,8 @@ for name, dataset in datasets.items():
     display(figure)
     plots.plt.close(figure)""",
     "## Explore\n\nPick a model and a session, or type them (ids with commas between, Enter); grey is what is shown"
-    " now. The first picture is an example that stays when no kernel runs; the boxes below it live with one.",
+    " now. The first picture is an example that stays when no kernel runs; the boxes below it live with one. (Attention"
+    " weights are not normalised in these models, and may be negative.)",
     """name, dataset = next(iter(datasets.items()))
 examples = [dataset.test[row] for row in np.unique(dataset.test.lengths, return_index=True)[1]]
 model = "GRUwATT" if "GRUwATT" in MODELS else MODELS[0]  # it has an attention to show
