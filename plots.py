@@ -393,7 +393,8 @@ def plot_learning_curves(tables: Mapping[str, Sequence[pd.DataFrame]], *, title:
                 x = np.mean([run["seconds"][:epochs].cumsum() for run in runs], 0)
             axis.plot(x, curve, color=colour, marker=".")
             ends.append((x[-1], curve[-1], f" {name}", colour))
-        axis.set_ylim(bottom=0.7 * max(y for _, y, *_ in ends))
+        reached = [y for _, y, *_ in ends]
+        axis.set_ylim(bottom=min(0.7 * max(reached), *reached))
         axis.set(xlabel=along if along == "epoch" else "seconds of training", ylabel="validation MRR@20")
         axis.xaxis.get_major_locator().set_params(integer=along == "epoch")
         last = max(x for x, *_ in ends)  # all names beside the longest line, else they lie on it
