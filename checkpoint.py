@@ -127,8 +127,9 @@ def save_checkpoint(
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Rebuild a model from its file, in float32, ready to score. Raises CheckpointError."""
     tensors, header = read_tensors(path)
+    if missing := {"model", "arguments", "mask_seen"} - header.keys():
+        raise CheckpointError(f"{path} does not fit this code: its header lacks {min(missing)}")
     try:
-        header["mask_seen"]  # noqa: B018  # what scoring needs beside the model
         model = build_model(header["model"], **header["arguments"])
         weights = {
             key.removeprefix("model."): value.float() if value.is_floating_point() else value

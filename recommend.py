@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--sessions", type=Path, help="CSV with a column `session`")
     what.add_argument("--evaluate", type=Path, help="CSV with the columns `session,label`")
     parser.add_argument("--output", type=Path, help="the CSV to write, with --sessions")
-    parser.add_argument("--k", type=int, help="how many items, with --sessions (default: 20)")
+    parser.add_argument("--k", type=int, default=20, help="how many items, with --sessions (default: 20)")
     parser.add_argument("--scores", action="store_true", help="add a column `scores`")
     parser.add_argument(
         "--items", type=Path, help="items.csv of dataset/convert.py: write the log's own item names, not ids"
@@ -183,13 +183,8 @@ def main(argv: list[str] | None = None) -> int:
     inputs = [path.resolve() for path in (args.sessions, args.items, args.checkpoint) if path]
     if args.output and args.output.resolve() in inputs:
         parser.error("--output would replace what is read; name another file")
-    if (
-        args.sessions
-        and args.json
-        or args.evaluate
-        and (args.output or args.scores or args.items or args.k is not None)
-    ):
-        parser.error("--json goes with --evaluate; --output, --k, --scores and --items go with --sessions")
+    if args.sessions and args.json or args.evaluate and (args.output or args.scores or args.items):
+        parser.error("--json goes with --evaluate; --output, --scores and --items go with --sessions")
 
     from train import TrainingError, pick_device  # what a user of the functions does not need
 
@@ -204,8 +199,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         names = read_items(args.items) if args.items else None
         sessions = read_sessions(args.sessions, labels=False)
-        k = 20 if args.k is None else args.k
-        found = recommend(checkpoint, sessions, k, mask_seen=args.mask_seen, progress=True)
+        found = recommend(checkpoint, sessions, args.k, mask_seen=args.mask_seen, progress=True)
         write_recommendations(args.output, sessions, found, scores=args.scores, names=names)
     except (DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"recommend.py: {error}", file=sys.stderr)

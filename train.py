@@ -740,8 +740,9 @@ def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = No
         allowed = header.get("recipe_values", {}).get("fit", {}).get("epochs")
         if header.get("sha256") != dataset.sha256:
             continue
-        recipes = _recipes_behind(model, dataset, "best")
-        if path == committed or (allowed == epochs and header.get("recipes") == recipes):
+        if path == committed:
+            return path
+        if allowed == epochs and header.get("recipes") == _recipes_behind(model, dataset, "best"):
             return path
     return None
 

@@ -118,7 +118,8 @@ def test_a_file_can_be_read_by_whom_the_umask_allows(tmp_path):
 def rewrite(path, *, header=None, drop=(), **tensors):
     """The same file with some tensors changed or dropped, and some of its header."""
     new = {k: v for k, v in load_file(path).items() if k not in drop} | tensors
-    write_tensors(path, new, header_of(path) | (header or {}))
+    header = header_of(path) | (header or {})
+    write_tensors(path, new, {k: v for k, v in header.items() if k not in drop})
 
 
 def cut_off(path, keep):
@@ -144,6 +145,7 @@ SPOILED = {
         lambda p: save_file({"a": torch.zeros(2)}, p, metadata={"header": '{"format"'}),
         "is no checkpoint",
     ),
+    "without mask_seen": (lambda p: rewrite(p, drop=["mask_seen"]), "its header lacks mask_seen"),
     "newer": (lambda p: rewrite(p, header={"format": 2}), "has format 2; this code reads up to 1"),
     "no format": (lambda p: rewrite(p, header={"format": None}), "has format None"),
     "odd format": (lambda p: rewrite(p, header={"format": "1"}), "has format '?1'?"),

@@ -514,7 +514,6 @@ def test_evaluation_without_labels_names_the_column(trained, tmp_path, capsys):
         (["--sessions", "in.csv", "--output", "x.safetensors"], "would replace what is read"),
         (["--sessions", "in.csv", "--output", "n.csv", "--items", "n.csv"], "would replace what is read"),
         (["--evaluate", "in.csv", "--items", "n.csv"], "--items go with --sessions"),
-        (["--evaluate", "in.csv", "--k", "0"], "--items go with --sessions"),
     ],
 )
 def test_a_wrong_command_is_a_usage_error(arguments, words, capsys):
