@@ -22,8 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 import distributed
@@ -34,6 +37,7 @@ from losses import Negatives, next_item_loss, pick_precision
 from metrics import NotFinite, summarize
 from models import COUNT_MODELS, MODELS, CountModel, Model, SessionModel, build_model
 from models.counted import CatalogueTooLarge
+from models.item_graph import item_graph, smoothed
 from process_data import (
     ROOT,
     Batch,
@@ -45,6 +49,7 @@ from process_data import (
     TrainDataset,
     get_dataloader,
     load_dataset,
+    maximal_sessions,
     prepare,
 )
 from scoring import rank_labels, top_items
@@ -102,6 +107,8 @@ def fit(
     weight_decay: float = 0.0,
     patience: int | None = None,
     smoothing: float = 0.0,
+    neighbours: float = 0.0,
+    graph: csr_array | None = None,
     precision: str = "auto",
     negatives: int = 0,
     lazy: bool = False,
@@ -118,7 +125,9 @@ def fit(
     epoch's where there is no validation part); `patience` epochs without a better one end the run.
     schedule: "constant", or over `epochs` "onecycle" (Smith & Topin 2018) or "cosine" (Loshchilov & Hutter
     2017, without restarts); `stop_after` ends a run early without changing its schedule. smoothing: of the
-    labels, see `losses.next_item_loss`. precision: the logits' type, see `losses.pick_precision`.
+    labels, see `losses.next_item_loss`. neighbours: how much of its neighbours in `graph` (`item_graph` makes
+    it of the training sessions) an item's embedding takes over, see `smoothed`. precision: the logits' type,
+    see `losses.pick_precision`.
     negatives: 0 for the full softmax, else how many sampled items estimate it. lazy: with negatives, Adam
     touches only the embeddings that a step uses, which a catalogue of a million items needs.
     on_epoch: gets every epoch's row; what it raises ends the run.
@@ -142,8 +151,10 @@ def fit(
         raise ValueError("label smoothing needs the full softmax: leave out smoothing or negatives")
     if lazy and not negatives:
         raise ValueError("lazy=True needs negatives: the full softmax touches every embedding at every step")
-    model.embedding.sparse = lazy
-    optimizers = _optimizers(model, lr=lr, weight_decay=weight_decay, lazy=lazy)
+    if lazy and neighbours:
+        raise ValueError("neighbours touch every embedding at every step: leave out neighbours or lazy")
+    if neighbours and graph is None:
+        raise ValueError("neighbours need the graph of the training sessions' items: item_graph makes it")
     steps = epochs * len(loader)
     schedules = {
         "constant": None,
@@ -152,29 +163,62 @@ def fit(
     }
     if schedule not in schedules:
         raise ValueError(f"schedule={schedule!r}: choose {', '.join(schedules)}")
-    schedulers = [schedules[schedule](optimizer) for optimizer in optimizers if schedules[schedule]]
     settings = {
         "arguments": getattr(model, "arguments", None),
         "data": zlib.crc32(train.x.cpu().numpy()),
         "weight": train.total_weight,
         "batch_size": batch_size,
         "lr": lr,
-        "schedule": [schedule, epochs] if schedulers else schedule,
+        "schedule": [schedule, epochs] if schedules[schedule] else schedule,
         "weight_decay": weight_decay,
         "smoothing": smoothing,
+        "neighbours": neighbours,
         "precision": str(dtype),
         "negatives": [negatives, lazy],
         "seed": seed,
     }
-    run = _Run(model, optimizers, schedulers, settings, rows=[], best=None)
-    if resume and state is not None and state.exists():
-        run.load(state)
-    if processes > 1:
-        objective = DistributedDataParallel(objective)
-    # The processes' gradients are averaged; their sum is what the batch's loss means.
-    denominator = train.total_weight / len(loader) / processes
-    last = min(epochs, stop_after or epochs)
+    model.embedding.sparse = lazy
+    with smoothed(model.embedding, graph, neighbours):
+        optimizers = _optimizers(model, lr=lr, weight_decay=weight_decay, lazy=lazy)
+        schedulers = [schedules[schedule](optimizer) for optimizer in optimizers if schedules[schedule]]
+        run = _Run(model, optimizers, schedulers, settings, rows=[], best=None)
+        if resume and state is not None and state.exists():
+            run.load(state)
+        return _run_epochs(
+            run,
+            DistributedDataParallel(objective) if processes > 1 else objective,
+            loader,
+            partial(rank_labels, model, valid, popularity, mask_seen=mask_seen)
+            if valid is not None
+            else None,
+            # The processes' gradients are averaged; their sum is what the batch's loss means.
+            denominator=train.total_weight / len(loader) / processes,
+            total_weight=train.total_weight,
+            last=min(epochs, stop_after or epochs),
+            patience=patience,
+            state=state,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
 
+
+def _run_epochs(
+    run: _Run,
+    objective: nn.Module,
+    loader: DataLoader,
+    rank_valid: Callable[[], np.ndarray] | None,
+    *,
+    denominator: float,
+    total_weight: float,
+    last: int,
+    patience: int | None,
+    state: Path | None,
+    progress: bool,
+    on_epoch: Callable[[dict], None] | None,
+) -> pd.DataFrame:
+    """The epochs of `fit` after those of the run so far; in the end the model has the best one's weights."""
+    model, optimizers, seed = run.model, run.optimizers, run.settings["seed"]
+    rank = distributed.rank()
     bar = tqdm(
         total=last * len(loader),
         initial=len(run.rows) * len(loader),
@@ -191,14 +235,15 @@ def fit(
             model.train()
             seed_everything(seed, epoch=epoch, rank=rank)
             loader.batch_sampler.epoch = epoch
-            losses, rates = torch.zeros(len(loader), device=device), []
+            losses, rates = torch.zeros(len(loader), device=model.device), []
             for step, batch in enumerate(loader):
                 rates.append(optimizers[0].param_groups[0]["lr"])
-                loss = objective(batch)
-                for optimizer in optimizers:
-                    optimizer.zero_grad(set_to_none=True)
-                (loss / denominator).backward()
-                for updated in (*optimizers, *schedulers):
+                with parametrize.cached():  # smoothed embeddings: once a step
+                    loss = objective(batch)
+                    for optimizer in optimizers:
+                        optimizer.zero_grad(set_to_none=True)
+                    (loss / denominator).backward()
+                for updated in (*optimizers, *run.schedulers):
                     updated.step()
                 losses[step] = loss.detach()
                 bar.update()
@@ -207,12 +252,13 @@ def fit(
                 raise _not_finite("the loss", int(losses.isfinite().int().argmin()), run, rates, state)
             if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
                 raise _not_finite("a weight", len(rates) - 1, run, rates, state)
-            loss = float(losses.sum()) / train.total_weight
+            loss = float(losses.sum()) / total_weight
             row = {"epoch": epoch, "loss": loss}
             trained = time.perf_counter()
-            if valid is not None:
+            if rank_valid is not None:
                 try:
-                    ranks = rank_labels(model, valid, popularity, mask_seen=mask_seen)
+                    with parametrize.cached():
+                        ranks = rank_valid()
                 except NotFinite as error:
                     raise _not_finite("a score", len(rates) - 1, run, rates, state) from error
                 row |= summarize(ranks)
@@ -456,11 +502,18 @@ def make_train_dataset(
     return TrainDataset(sessions, fold=fold, weights=weights, reverse=reverse)
 
 
+def make_graph(data: Prepared, of_fit: dict) -> csr_array | None:
+    """The graph of the training part's items, where a recipe's `fit` asks for neighbours."""
+    if not of_fit.get("neighbours"):
+        return None
+    return item_graph(maximal_sessions(data.train)[0], data.n_items)
+
+
 CLEANING = ("min_item_count", "min_session_length", "fit_on")  # what of a recipe's data `prepare` takes
 # What a recipe may say beside a model's own arguments; the rest of `fit`'s options is a run's.
 SETTINGS = {
     "fit": {p.name for p in inspect.signature(fit).parameters.values() if p.kind == p.KEYWORD_ONLY}
-    - {"popularity", "mask_seen", "stop_after", "seed", "state", "resume", "progress", "on_epoch"},
+    - {"popularity", "mask_seen", "graph", "stop_after", "seed", "state", "resume", "progress", "on_epoch"},
     "data": {*inspect.signature(make_train_dataset).parameters, *CLEANING} - {"sessions"},
     "ensemble": {"members", "seeds", "epochs", "weights"},
 }
@@ -590,8 +643,8 @@ def _train_one(
     if name not in COUNT_MODELS:
         if "epochs" not in of_fit:
             raise ValueError("this recipe does not say how many epochs: fit = { epochs = ... }, or --epochs")
-        rows = make_train_dataset(data.train, **of_rows)
-        return network, fit(network, rows, valid, seed=seed, **given, **kept, **of_fit)
+        rows, graph = make_train_dataset(data.train, **of_rows), make_graph(data, of_fit)
+        return network, fit(network, rows, valid, graph=graph, seed=seed, **given, **kept, **of_fit)
     if of_fit or of_rows:
         raise ValueError(f"{name} only counts the training rows; it takes no {', '.join(of_fit | of_rows)}")
     return network, count(network, data.train, valid, **given)

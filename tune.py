@@ -69,6 +69,13 @@ SPACES: dict[str, Space] = {
         "model.memory": (0.1, 1.0),
         "model.norm": (0.0, 1.0),
     },
+    "RandomWalk": {
+        "model.walk": (0.05, 5.0, "log"),
+        "model.distance": ["div", "same"],
+        "model.backward": (0.0, 1.0),
+        "model.memory": (0.1, 1.0),
+        "model.norm": (0.0, 1.0),
+    },
     "SKNN": _NEIGHBOURS,
     "VSKNN": _NEIGHBOURS
     | {

@@ -18,7 +18,7 @@ from protocol import serve
 from models import MODELS, build_model
 from process_data import Prepared, Sessions, short_name
 from scoring import rank_labels, top_items
-from train import fit, load_recipe, make_train_dataset, seed_everything
+from train import fit, load_recipe, make_graph, make_train_dataset, seed_everything
 
 
 class Ours:
@@ -30,6 +30,7 @@ class Ours:
             self.recipe["model"]["width"] = args.width
         self.settings, self.seed = self.recipe, args.seed
         self.rows = make_train_dataset(data.train, **self.recipe["data"])
+        self.graph = make_graph(data, self.recipe["fit"])
         self.examples = len(self.rows)
         seed_everything(args.seed)
         self.model = build_model(args.model, n_items=data.n_items, **self.recipe["model"])
@@ -43,6 +44,7 @@ class Ours:
             self.model,
             self.rows,
             None,
+            graph=self.graph,
             seed=self.seed,
             state=Path(self.folder.name) / "state.safetensors",
             resume=True,

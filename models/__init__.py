@@ -20,7 +20,7 @@ NEURAL_MODELS: dict[str, type[SessionModel]] = _classes(
     "GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT", "SASRec"
 )
 COUNT_MODELS: dict[str, type[CountModel]] = _classes(
-    "Popularity", "CoOccurrence", "SKNN", "VSKNN", "STAN", "SLIST"
+    "Popularity", "CoOccurrence", "RandomWalk", "SKNN", "VSKNN", "STAN", "SLIST"
 )
 # A model is trained by gradient (`train.fit`), only counts (`train.count`), or averages others
 # (`ensemble.py`); all are scored alike.

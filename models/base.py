@@ -64,7 +64,7 @@ class SessionModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embedding.weight.device
+        return next(self.parameters()).device
 
     def item_matrix(self, ids: Tensor | None = None) -> Tensor:
         """(n + 1, D) what states are scored against, row 0 is the padding; or the rows of some ids (K,)."""

@@ -143,8 +143,8 @@ Everything changes at once here, and no number below compares with one above: us
 
 Test part of a user split, recipe `best`, full catalogue, seen items left out, ties against the model: mean ±
 standard deviation over the seeds, one table a dataset and split seed. Models that only count have no seed.
-Hyperparameters were chosen on the validation part of split seed 0, so split 0 is the clean one: users of split 1's
-test part were among those that chose or trained there.""",
+Hyperparameters were chosen on the validation part of split seed 0, and whether embeddings take over their neighbours'
+on those of both splits: some users of either test part were among those that chose or trained in the other split.""",
     """names = ["HR@5", "HR@10", "HR@20", "MRR@5", "MRR@10", "MRR@20", "NDCG@20", "accuracy"]
 order = [model for model in MODELS if model in set(honest["model"])]
 
@@ -192,9 +192,8 @@ for (name, split_seed), part in honest.groupby(["dataset", "split_seed"]):
     """## 4. Pictures
 
 For split seed 0, the mean over the seeds. Popularity is left out of those where it would lie far below all others.
-HR@K and MRR@K: the six neural models run close together; CoOccurrence and SLIST, which only count, are level with them
-at the first places and fall behind from there; the neighbours are below throughout; the ensemble leads from the third
-place on.""",
+HR@K and MRR@K: the six neural models run close together; of those that only count, CoOccurrence, RandomWalk and SLIST
+are level with them at the first places and fall behind from there; SKNN and its kin are below throughout.""",
     """shown = dict(iter(honest[honest["split_seed"] == SPLIT_SEEDS[0]].groupby("dataset")))
 prepared = {name: prepare(dataset, split_seed=SPLIT_SEEDS[0]) for name, dataset in datasets.items()}
 
@@ -244,7 +243,7 @@ what people really took next; to the right of it a model leans on popular items:
     figure.suptitle(name)
     show(figure)""",
     """Learning curves of all neural models, cut off below 70 % of the best. They rise, or stay level, to the end of the
-one-cycle schedule, where each is within 1 % of its best:""",
+one-cycle schedule, where each is within 2 % of its best:""",
     """for name, part in shown.items():
     tables = {m: list(part[part["model"] == m]["table"]) for m in NEURAL_MODELS}
     show(plots.plot_learning_curves(tables, title=name))""",
@@ -310,7 +309,8 @@ TUNING = [
 One Optuna study per model and dataset, the same number of trials for each, neural or counting, judged by MRR@20 on
 the validation part of the user split (split seed 0). The test part is never scored.
 
-A neural trial is cheaper than a recipe: fewer epochs, a loss estimated from sampled items, one seed. So the best
+The neural trials were run before the recipes had `neighbours`, which was chosen apart (`recipes.toml` says how); the
+finals have it. A neural trial is cheaper than a recipe: fewer epochs, a loss estimated from sampled items, one seed. So the best
 trial, where it beats the recipe's own, then runs as recipes are run, with the full softmax and all epochs, against
 the recipe that was there before, and from a second seed where it was better from the first. If it is better in the
 mean too, it is the recipe `best` from then on (`python tune.py --write`). A counting model has no seed and no cheaper
@@ -376,8 +376,8 @@ for name in datasets:
     """What mattered: how much each hyperparameter tells the best third of a study's trials from all (PED-ANOVA, Watanabe
 et al. 2023; the shares of a model add up to 1). A neural trial counts by its MRR@20 after the third epoch, which
 all of them reached, and with 30 trials these shares are rough. So read them as what speeds up the start: after three
-epochs little dropout is ahead, at sixteen it often is not. The recipe's dropout of 0.5 is among the last then, and
-wins most of the finals below. Halving after the third epoch shares that bias; the finals are there to correct it.""",
+epochs little dropout is ahead, at sixteen it often is not. Halving after the third epoch shares that bias; the finals
+are there to correct it.""",
     """groups = [[m for m in MODELS if m in NEURAL_MODELS], [m for m in MODELS if m not in NEURAL_MODELS]]
 for name, group in ((name, group) for name in datasets for group in groups):
     shares = {m: tune.importances(studies[name, m]) for m in group
@@ -403,8 +403,8 @@ ten epochs where the recipe has sixteen. Trials that were stopped are not shown,
     plots.plt.close(figure)""",
     """## The finals
 
-Validation MRR@20 of what has run as recipes are, by seed, and whether it is the recipe `best` now. A study without
-a row had no trial that beat the recipe's own; a challenger without a second seed lost from the first. These values do
+Validation MRR@20 of what has run as recipes are, by seed, and whether it is the recipe `best` now; those that
+are of recipes since replaced are kept. A study without a row had no trial that beat the recipe's own; a challenger without a second seed lost from the first. These values do
 not compare with the trials' above: those are the best of thirty, and so flattered by chance, and of another loss.""",
     """finals = tune.table_of_finals()
 if len(finals):

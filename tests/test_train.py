@@ -19,7 +19,16 @@ from checkpoint import CheckpointError, load_checkpoint
 from losses import pick_precision
 from metrics import summarize
 from models import COUNT_MODELS, MODELS, NEURAL_MODELS, build_model
-from process_data import ROOT, MyDataset, Sessions, TrainDataset, load_dataset, prepare
+from models.item_graph import item_graph
+from process_data import (
+    ROOT,
+    MyDataset,
+    Sessions,
+    TrainDataset,
+    load_dataset,
+    maximal_sessions,
+    prepare,
+)
 from scoring import rank_labels
 from train import TrainingError, fit, load_recipe, main, make_train_dataset, train_model
 
@@ -52,6 +61,7 @@ def as_sessions(walks):
 
 
 TRAIN, VALID = as_sessions(planted_sessions(0, 150)), as_sessions(planted_sessions(1, 40))
+GRAPH = item_graph(maximal_sessions(TRAIN)[0], N_ITEMS)
 POPULARITY = np.bincount(np.r_[TRAIN.items, TRAIN.labels], minlength=N_ITEMS + 1)
 
 
@@ -144,6 +154,13 @@ def test_lazy_updates_leave_the_other_embeddings_alone():
 def test_lazy_updates_need_negatives():
     with pytest.raises(ValueError, match="lazy=True needs negatives"):
         run_fit(make_model(), lazy=True)
+
+
+def test_neighbours_need_their_graph_and_every_embedding():
+    with pytest.raises(ValueError, match="item_graph makes it"):
+        run_fit(make_model(), neighbours=0.5)
+    with pytest.raises(ValueError, match="leave out neighbours or lazy"):
+        run_fit(make_model(), neighbours=0.5, graph=GRAPH, negatives=2, lazy=True)
 
 
 def test_table_has_a_row_an_epoch():
@@ -326,8 +343,9 @@ def interrupt(monkeypatch, function, call):
         {"schedule": "onecycle"},
         {"schedule": "cosine", "smoothing": 0.1},
         {"schedule": "onecycle", "negatives": 10, "lazy": True},
+        {"schedule": "onecycle", "neighbours": 0.5, "graph": GRAPH},
     ],
-    ids=["constant", "onecycle", "cosine", "lazy"],
+    ids=["constant", "onecycle", "cosine", "lazy", "neighbours"],
 )
 @pytest.mark.parametrize(
     ("function", "call"),
