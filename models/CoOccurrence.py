@@ -67,11 +67,11 @@ class CoOccurrence(CountModel):
         pairs = scale_rows(pairs, scale)
         self.set_matrix("pairs", pairs.indptr, pairs.indices, pairs.data)
 
+    def remembered(self, x: np.ndarray) -> csr_array:
+        """Sessions (C, L) -> (C, n + 1), memory^(steps back) of each item."""
+        weights = self.memory ** steps_back(x).astype(float)
+        return query_matrix(x, weights, last_occurrences(x), self.n_items)
+
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         pairs = self.matrix("pairs")
-
-        def score(x: np.ndarray) -> csr_array:
-            weights = self.memory ** steps_back(x).astype(float)
-            return query_matrix(x, weights, last_occurrences(x), self.n_items) @ pairs
-
-        return self.without_ties(score)
+        return self.without_ties(lambda x: self.remembered(x) @ pairs)

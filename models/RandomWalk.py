@@ -15,7 +15,6 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from models.CoOccurrence import CoOccurrence
-from models.counted import last_occurrences, query_matrix, steps_back
 from models.item_graph import item_graph
 from process_data import Sessions
 
@@ -52,8 +51,7 @@ class RandomWalk(CoOccurrence):
         pairs, neighbours = self.matrix("pairs"), self.walk * self.matrix("neighbours")
 
         def score(x: np.ndarray) -> csr_array:
-            weights = self.memory ** steps_back(x).astype(float)
-            q = query_matrix(x, weights, last_occurrences(x), self.n_items)
+            q = self.remembered(x)
             return (q + q @ neighbours) @ pairs
 
         return self.without_ties(score)

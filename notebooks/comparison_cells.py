@@ -310,7 +310,9 @@ One Optuna study per model and dataset, the same number of trials for each, neur
 the validation part of the user split (split seed 0). The test part is never scored.
 
 The neural trials were run before the recipes had `neighbours`, which was chosen apart (`recipes.toml` says how); the
-finals have it. A neural trial is cheaper than a recipe: fewer epochs, a loss estimated from sampled items, one seed. So the best
+finals have it.
+
+A neural trial is cheaper than a recipe: fewer epochs, a loss estimated from sampled items, one seed. So the best
 trial, where it beats the recipe's own, then runs as recipes are run, with the full softmax and all epochs, against
 the recipe that was there before, and from a second seed where it was better from the first. If it is better in the
 mean too, it is the recipe `best` from then on (`python tune.py --write`). A counting model has no seed and no cheaper
@@ -403,8 +405,9 @@ ten epochs where the recipe has sixteen. Trials that were stopped are not shown,
     plots.plt.close(figure)""",
     """## The finals
 
-Validation MRR@20 of what has run as recipes are, by seed, and whether it is the recipe `best` now; those that
-are of recipes since replaced are kept. A study without a row had no trial that beat the recipe's own; a challenger without a second seed lost from the first. These values do
+Validation MRR@20 of what has run as recipes are, by seed, and whether it is the recipe `best` now; those of
+recipes since replaced are kept. A study without a row had no trial that beat the recipe's own; a challenger without a
+second seed lost from the first. These values do
 not compare with the trials' above: those are the best of thirty, and so flattered by chance, and of another loss.""",
     """finals = tune.table_of_finals()
 if len(finals):
