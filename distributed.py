@@ -6,6 +6,8 @@ Alone (no torchrun) there is one process of rank 0, and nothing here does anythi
 from __future__ import annotations
 
 import os
+import sys
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -29,6 +31,20 @@ def stop() -> None:
     """Leave the group."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End a program with its exit code; what it wrote must be closed by now.
+
+    Gloo's threads outlive their group once DistributedDataParallel held it, and one that still lets go of a
+    tensor while Python shuts down aborts the process: torchrun then calls a run failed that is done and saved
+    (https://github.com/pytorch/pytorch/issues/190489). One of several processes ends without that shutdown.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def rank() -> int:

@@ -244,4 +244,4 @@ def _print_evaluation(checkpoint: Checkpoint, sessions: Sessions, args: argparse
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    distributed.leave(main())

@@ -81,6 +81,19 @@ def test_processes_train_what_one_trains(processes, alone, tmp_path):
     assert ours["queries"] == theirs["queries"]
 
 
+def test_a_run_that_is_done_does_not_fail_while_its_processes_end(tmp_path, monkeypatch):
+    """Gloo's threads may abort a Python that shuts down; here every one of the processes would."""
+    abort = "import atexit, os\nif 'LOCAL_RANK' in os.environ:\n    atexit.register(os.abort)\n"
+    (tmp_path / "sitecustomize.py").write_text(abort)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = tmp_path / "done.safetensors"
+    printed = train(path, processes=2)
+    assert printed.count("SRGNN on Demo") == 1
+    rows = ROOT / "dataset" / "Demo" / "train_sessions.csv"
+    evaluate = ["recommend.py", "--checkpoint", path, "--evaluate", rows, "--json"]
+    assert json.loads(run(*evaluate, processes=2))["model"] == "SRGNN"
+
+
 def test_metrics_of_a_checkpoint_are_the_same_for_any_number_of_processes(alone, tmp_path):
     rows = tmp_path / "rows.csv"
     data = load_dataset("Demo").train  # 5,354 rows: several chunks
