@@ -283,7 +283,9 @@ for name, value in batch._asdict().items():
 MODEL = [
     "## Model\n\nIts whole definition, from `models/`:",
     'Code(inspect.getsource(inspect.getmodule(MODELS[MODEL])), language="python")',
-    "The hyperparameters, from `recipes.toml`, and the size they give:",
+    "The hyperparameters, from `recipes.toml`, and the size they give. `neighbours`: while it trains, an item's"
+    " embedding takes over this share of its neighbours' (`models/item_graph.py`), the items up to five"
+    " places from it in a training session; the sums are the weights that stay.",
     """recipe = load_recipe(RECIPE, MODEL, dataset.short_name)
 size = sum(p.numel() for p in build_model(MODEL, n_items=data.n_items, **recipe["model"]).parameters())
 print(f"{size:,} parameters")
