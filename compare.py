@@ -108,7 +108,8 @@ def read_result(plan: Plan, folder: Path | None = None) -> dict | None:
     found = result.get("recipe_values")
     if found and plan.model == "Ensemble":  # what was found is written over what was asked
         names = [member["model"] for member in result["members"]]
-        found = found | {"ensemble": {"members": names}}
+        asked = {key: value for key, value in found["ensemble"].items() if key == "start"}
+        found = found | {"ensemble": asked | {"members": names}}
         for i, member in enumerate(result["members"]):
             own = read_result(member_plan(plan, names, i), folder)
             if own is None or own["metrics"] != member["metrics"]:

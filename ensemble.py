@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metrics import ranks_of_targets, summarize
-from models import Ensemble, Model, build_model
+from models import COUNT_MODELS, Ensemble, Model, build_model
 from process_data import Sessions
 from scoring import score_sessions
 
@@ -48,11 +48,14 @@ def choose_weights(
     *,
     mask_seen: bool,
     rounds: int = ROUNDS,
+    start: int = 0,
 ) -> tuple[list[float], pd.DataFrame]:
     """Weights (M,) that add up to 1, and a row a round: who joined, validation metrics, seconds.
 
     Greedy selection with replacement (Caruana et al. 2004): every round adds the model whose probabilities
     raise NDCG@20 the most, so its weight is how often it was taken. The best round's weights are returned.
+    start: so often is every neural model taken in the first round, before any choice (Caruana et al.'s
+    initialisation, against fitting the weights to few queries).
 
     Why not MRR@20, which first places dominate: it fits the weights to them. Chosen on half of the validation
     users and measured on the others, members of one seed, HR@20/MRR@20: by MRR .2434/.1176 on Beauty (two
@@ -64,17 +67,25 @@ def choose_weights(
     targets = torch.as_tensor(valid.labels)
     probabilities = [_probabilities(m, valid, popularity, mask_seen=mask_seen) for m in models]
     total, taken, rows = torch.zeros_like(probabilities[0]), [], []
+    joining = [m for m, model in enumerate(models) if model.name not in COUNT_MODELS] * start
     for round_ in range(1, rounds + 1):
         started = time.perf_counter()
-        metrics = [summarize(ranks_of_targets(total + p, targets).numpy()) for p in probabilities]
-        best = max(range(len(models)), key=lambda m: metrics[m][OBJECTIVE])
-        total += probabilities[best]
-        taken.append(best)
-        row = {"epoch": round_, "joined": models[best].name}
-        rows.append(row | metrics[best] | {"seconds": time.perf_counter() - started})
+        if not joining:
+            metrics = [_metrics(total + p, targets) for p in probabilities]
+            joining = [max(range(len(models)), key=lambda m: metrics[m][OBJECTIVE])]
+        for m in joining:
+            total += probabilities[m]
+        taken.append(np.bincount(joining, minlength=len(models)))
+        row = {"epoch": round_, "joined": ", ".join(models[m].name for m in joining)}
+        rows.append(row | _metrics(total, targets) | {"seconds": time.perf_counter() - started})
+        joining = []
     table = pd.DataFrame(rows)
-    counts = np.bincount(taken[: int(table[OBJECTIVE].idxmax()) + 1], minlength=len(models))
+    counts = np.sum(taken[: int(table[OBJECTIVE].idxmax()) + 1], axis=0)
     return (counts / counts.sum()).tolist(), table
+
+
+def _metrics(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+    return summarize(ranks_of_targets(probabilities, targets).numpy())
 
 
 def _probabilities(model: Model, sessions: Sessions, popularity: np.ndarray, *, mask_seen: bool) -> Tensor:

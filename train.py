@@ -515,7 +515,7 @@ SETTINGS = {
     "fit": {p.name for p in inspect.signature(fit).parameters.values() if p.kind == p.KEYWORD_ONLY}
     - {"popularity", "mask_seen", "graph", "stop_after", "seed", "state", "resume", "progress", "on_epoch"},
     "data": {*inspect.signature(make_train_dataset).parameters, *CLEANING} - {"sessions"},
-    "ensemble": {"members", "seeds", "epochs", "weights"},
+    "ensemble": {"members", "start", "seeds", "epochs", "weights"},
 }
 
 
@@ -542,8 +542,10 @@ class Run:
         """What `save` writes, without the way to disk."""
         return Checkpoint(self.model, self.data.vocabulary, self.data.popularity, self.header)
 
-    def save(self, path: str | Path, *, half: bool = False) -> None:
-        save_checkpoint(path, self.model, self.data.vocabulary, self.data.popularity, self.header, half=half)
+    def save(self, path: str | Path, *, half: bool = False, compact: bool = False) -> None:
+        """Write the checkpoint; half, compact: `save_checkpoint`'s."""
+        saved = self.model, self.data.vocabulary, self.data.popularity, self.header
+        save_checkpoint(path, *saved, half=half, compact=compact)
 
 
 def train_model(
@@ -702,7 +704,8 @@ def _train_members(
         table = pd.DataFrame({"epoch": [1], "seconds": [0.0]})
     else:
         mask_seen = not data.repeats
-        weights, table = choose_weights(models, data.valid, data.popularity, mask_seen=mask_seen)
+        start = ensemble.get("start", 0)
+        weights, table = choose_weights(models, data.valid, data.popularity, mask_seen=mask_seen, start=start)
     table.loc[0, "seconds"] += sum(run.table["seconds"].sum() for run in runs)
     table.attrs["interrupted"] = False
     found = list(zip(runs, weights, strict=True))
@@ -888,6 +891,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", help="cuda, mps or cpu; default: the first that is there")
     parser.add_argument("--half", action="store_true", help="store the weights as float16")
     parser.add_argument(
+        "--compact", action="store_true", help="and item embeddings in 8 bits: a quarter of the full size"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on from the last epoch of an interrupted run"
     )
     parser.add_argument("--json", type=Path, help="write settings, metrics, ranks and table to this file")
@@ -932,7 +938,7 @@ def main(argv: list[str] | None = None) -> int:
             again = "counts again" if args.model in COUNT_MODELS else f"with --resume goes on from {state}"
             print(f"Nothing was saved yet; the same command {again}.")
             return 130
-        run.save(args.output, half=args.half)
+        run.save(args.output, half=args.half, compact=args.compact)
         if args.json:
             with replacing(args.json) as part:
                 part.write_text(json.dumps(result) + "\n", encoding="utf-8")

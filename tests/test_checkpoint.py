@@ -75,6 +75,26 @@ def test_half_storage_is_smaller_and_computes_in_float32(tmp_path):
     assert loaded.popularity.tolist() == POPULARITY.tolist()
 
 
+def test_compact_storage_keeps_embeddings_in_eight_bits(tmp_path):
+    torch.manual_seed(0)
+    model = build_model("GRUwATT", n_items=len(RAW_IDS), width=64)
+    with torch.no_grad():
+        model.embedding.weight[2] = 0  # an item of no weight at all
+        model.embedding.weight[3] *= 1e3  # each row has its own scale
+    path = save(tmp_path / "compact.safetensors", model, compact=True)
+    stored, header = checkpoint.read_tensors(path)
+    assert header["format"] == 2  # what reads format 1 alone would take the whole numbers for the weights
+    assert stored["model.embedding.weight"].dtype == torch.int8
+    assert stored["model.head.weight"].dtype == torch.float16
+    loaded = load_checkpoint(path).model
+    rows, want = loaded.embedding.weight, model.embedding.weight
+    assert rows.dtype == torch.float32
+    # Half a step of 1/127 of the largest, and the rounding of the scale to half precision.
+    assert ((rows - want).abs() <= want.abs().amax(1, keepdim=True) * (0.5 / 127 + 1e-3)).all()
+    assert not rows[0].any() and not rows[2].any()
+    assert torch.equal(loaded.head.weight, model.head.weight.half().float())
+
+
 @pytest.mark.parametrize("error", [OSError, SafetensorError])  # the library's own is what it raises
 def test_a_full_disk_leaves_the_file_that_was_there(error, tmp_path, monkeypatch):
     path = save(tmp_path / "x.safetensors")
@@ -146,7 +166,7 @@ SPOILED = {
         "is no checkpoint",
     ),
     "without mask_seen": (lambda p: rewrite(p, drop=["mask_seen"]), "its header lacks mask_seen"),
-    "newer": (lambda p: rewrite(p, header={"format": 2}), "has format 2; this code reads up to 1"),
+    "newer": (lambda p: rewrite(p, header={"format": 3}), "has format 3; this code reads up to 2"),
     "no format": (lambda p: rewrite(p, header={"format": None}), "has format None"),
     "odd format": (lambda p: rewrite(p, header={"format": "1"}), "has format '?1'?"),
     "unknown model": (

@@ -312,12 +312,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Two epochs on the Demo: {"whole": ..., "half": ...}, the checkpoint in both storages."""
+    """Two epochs on the Demo: {"whole": ..., "half": ..., "compact": ...}, the same checkpoint stored."""
     folder = tmp_path_factory.mktemp("trained")
     run = train_model(load_dataset(DEMO), "GRU4REC", epochs=2, split="none", progress=False)
-    paths = {"whole": folder / "whole.safetensors", "half": folder / "half.safetensors"}
+    paths = {storage: folder / f"{storage}.safetensors" for storage in ("whole", "half", "compact")}
     for storage, path in paths.items():
-        run.save(path, half=storage == "half")
+        run.save(path, half=storage == "half", compact=storage == "compact")
     return paths
 
 
@@ -403,13 +403,14 @@ def test_the_switch_for_seen_items(trained, tmp_path):
     assert repeats["--mask-seen"] == 0 < repeats["--no-mask-seen"]
 
 
-def test_half_storage_moves_no_metric(trained):
+@pytest.mark.parametrize("storage", ["half", "compact"])
+def test_small_storage_moves_no_metric(storage, trained):
     sessions = read_sessions(DEMO / "test_sessions.csv")
-    whole, half = (evaluate(trained[storage], sessions).metrics for storage in ("whole", "half"))
+    whole, small = (evaluate(trained[name], sessions).metrics for name in ("whole", storage))
     assert whole["MRR@20"] > 0.05
     for name, value in whole.items():
-        assert half[name] == pytest.approx(value, abs=0.005), name
-    found = [recommend(trained[storage], sessions).items for storage in ("whole", "half")]
+        assert small[name] == pytest.approx(value, abs=0.005), name
+    found = [recommend(trained[name], sessions).items for name in ("whole", storage)]
     assert (found[0][:, 0] == found[1][:, 0]).mean() > 0.95
 
 
