@@ -671,6 +671,9 @@ def _train_members(
     names = ensemble.get("members")
     if not names:
         raise ValueError("an Ensemble needs a recipe with its members: ensemble = { members = [...] }")
+    start = ensemble.get("start", 0)
+    if not isinstance(start, int) or start < 0:
+        raise ValueError(f"ensemble.start is {start!r}: say how often each neural model is in, 0 or more")
     seeds = ensemble.get("seeds") or [names[:i].count(name) for i, name in enumerate(names)]
     epochs = ensemble.get("epochs") or [None] * len(names)
     weights = ensemble.get("weights")
@@ -704,7 +707,6 @@ def _train_members(
         table = pd.DataFrame({"epoch": [1], "seconds": [0.0]})
     else:
         mask_seen = not data.repeats
-        start = ensemble.get("start", 0)
         weights, table = choose_weights(models, data.valid, data.popularity, mask_seen=mask_seen, start=start)
     table.loc[0, "seconds"] += sum(run.table["seconds"].sum() for run in runs)
     table.attrs["interrupted"] = False

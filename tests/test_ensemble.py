@@ -209,6 +209,13 @@ def test_what_a_member_weighed_falls_to_the_others_where_all_rows_have_too_many_
     assert "goes without SLIST" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("start", ["twice", -1, 0.5])
+def test_a_start_that_is_no_count_is_refused(start):
+    changes = {"ensemble": MEMBERS["ensemble"] | {"start": start}}
+    with pytest.raises(ValueError, match="say how often each neural model is in"):
+        train_model("Demo", "Ensemble", changes=changes, epochs=1, progress=False)
+
+
 @pytest.mark.parametrize(
     "changes", [{"model": {"width": 8}}, {"fit": {"lr": 1.0}}, {"data": {"fold": False}}]
 )
