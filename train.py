@@ -893,7 +893,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", help="cuda, mps or cpu; default: the first that is there")
     parser.add_argument("--half", action="store_true", help="store the weights as float16")
     parser.add_argument(
-        "--compact", action="store_true", help="and item embeddings in 8 bits: a quarter of the full size"
+        "--compact", action="store_true", help="the same, but item embeddings in 8 bits: a quarter in all"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last epoch of an interrupted run"
