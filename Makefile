@@ -1,75 +1,85 @@
-# Every target does its own set-up; Python 3.11 or later and make are all it needs.
+# Every target installs what it needs. The only requirements are make and Python 3.11 or later.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-# Stamps: each is younger than what it was installed from, and missing until the install is complete.
+# Stamp files, written when an installation is complete.
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 PEERS := benchmarks/.venv/.installed
 
-.PHONY: help results test test-long browser-test lint lab notebooks comparison tuning benchmark scaling site data demo clean
+.PHONY: help results test test-long browser-test lint lab notebooks sync comparison tuning benchmark scaling data demo clean
+
+# An unknown variable is an error.
+VARIABLES := PYTHON DATASET K MODELS NOTEBOOK ARGS
+UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v)))
+ifneq ($(strip $(UNKNOWN)),)
+$(error there is no variable $(strip $(UNKNOWN)); the variables are $(VARIABLES))
+endif
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=name/or/path for your own data)
-	$(PY) run_results.py $(if $(DATASET),--dataset "$(DATASET)")
+results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=name/or/path K=10 MODELS=GRU4REC,Ensemble)
+	$(PY) -m experiments.results $(if $(DATASET),--dataset "$(DATASET)") $(if $(K),--k "$(K)") $(if $(MODELS),--models "$(MODELS)")
 
-test: $(DEV) ## all tests but the long ones
+test: $(DEV) ## all tests except the long ones
 	$(PY) -m pytest -m "not long and not browser" --numprocesses 2 --dist loadfile
 
-test-long: $(DEV) ## the tests that take more than ten minutes together
+test-long: $(DEV) ## the long tests (more than ten minutes)
 	$(PY) -m pytest -m long
 
-browser-test: $(DEV) ## every notebook in a real browser, screenshots into results/screenshots (Debian's chromium, chromium-driver)
+browser-test: $(DEV) ## run every notebook in Chromium; screenshots go to results/screenshots (Debian: chromium, chromium-driver)
 	@command -v chromedriver > /dev/null || apt-get install -y -qq chromium chromium-driver || true
 	$(PY) -m pytest -m browser
 
-lint: $(DEV) ## ruff: rules and formatting; notebooks: as generated, run in order, no machine paths, small
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m pytest -q tests/test_notebooks.py -k committed
+# Lint only the files that git tracks, so that scratch notebooks are ignored. Outside of git, lint all files.
+TRACKED := $(shell git ls-files '*.py' '*.ipynb' 2> /dev/null)
 
-lab: $(RUN) ## open the notebooks in the browser
-	$(PY) -m jupyterlab
+lint: $(DEV) ## check code and formatting with ruff, and that notebooks are in sync and have clean outputs
+	$(PY) -m ruff check $(or $(TRACKED),.)
+	$(PY) -m ruff format --check --force-exclude $(or $(TRACKED),.)
+	$(PY) -m pytest -q tests/notebooks -k committed
 
-notebooks: $(RUN) ## generate the notebooks anew and run them from top to bottom
-	$(PY) notebooks/make_notebooks.py --execute
+lab: $(RUN) ## open the notebooks in JupyterLab (ARGS="--no-browser --port 9000" is passed on)
+	$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
-comparison: $(RUN) ## every run behind notebooks/5_comparison.ipynb; those in results/runs stay (from nothing: many hours)
-	$(PY) compare.py
+notebooks: $(RUN) ## execute all notebooks in place, or one: NOTEBOOK=2_NARM
+	$(PY) notebooks/execute.py $(NOTEBOOK)
 
-tuning: $(RUN) ## every study behind notebooks/6_tuning.ipynb; those in results/tuning go on (from nothing: hours)
-	$(PY) tune.py --dataset Amazon_Beauty
-	$(PY) tune.py --dataset Amazon_Cell
+sync: $(RUN) ## copy the model notebooks' shared cells from 0_GRU4REC.ipynb and their classes from models/
+	$(PY) notebooks/sync.py
 
-benchmark: $(RUN) $(PEERS) ## ours against public peers, side by side, into benchmarks/ (about 50 minutes)
+comparison: $(RUN) ## train the runs of notebook 5 that are missing in results/runs (from scratch: many hours)
+	$(PY) -m experiments.compare
+
+tuning: $(RUN) ## run or continue the studies of notebook 6 (from scratch: hours)
+	$(PY) -m experiments.tune --dataset Amazon_Beauty
+	$(PY) -m experiments.tune --dataset Amazon_Cell
+
+benchmark: $(RUN) $(PEERS) ## compare the speed with public libraries; results go to benchmarks/ (about 50 minutes)
 	$(PY) benchmarks/benchmark.py
 
-scaling: $(RUN) ## cost curves up to a million sessions and items, into benchmarks/ (about 30 minutes)
+scaling: $(RUN) ## measure cost up to a million sessions and items; results go to benchmarks/ (about 30 minutes)
 	$(PY) benchmarks/scaling.py
 
-site: $(RUN) ## the README and the executed notebooks as static pages: site/index.html
-	$(PY) make_site.py
-
 data: $(RUN) ## download and verify the two Amazon datasets
-	$(PY) dataset/fetch_amazon.py
+	$(PY) dataset/fetch.py
 
-demo: $(RUN) ## write dataset/Demo anew, the same bytes every time
+demo: $(RUN) ## generate dataset/Demo again (always the same bytes)
 	$(PY) dataset/make_demo.py
 
-clean: ## remove .venv, caches, and local weights and results; committed files and data stay
+clean: ## remove .venv, caches, local weights and results; keep data and committed files
 	rm -rf $(VENV) benchmarks/.venv checkpoints results/*.csv results/*.ipynb
-	rm -rf site results/screenshots .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/screenshots .pytest_cache .ruff_cache .hypothesis
 	find . -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
-# pip takes a package whose install was cut short for a whole one, so after an interruption the
-# environment is built anew.
+# pip does not notice that the installation of a package was interrupted. After an interruption, the environment is
+# therefore created again.
 define install
 	@command -v "$(PYTHON)" > /dev/null || { echo "$(PYTHON) is not installed: name a Python 3.11 or later with 'make PYTHON=...'."; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: name a later one with 'make PYTHON=...'."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: name a newer Python with 'make PYTHON=...'."; exit 1; }
 	@if [ -e $(VENV)/.installing ]; then rm -rf $(VENV); fi
 	"$(PYTHON)" -m venv $(VENV)
 	@touch $(VENV)/.installing
@@ -84,7 +94,7 @@ $(RUN): requirements.txt constraints.txt
 $(DEV): $(RUN) requirements-dev.txt
 	$(call install,requirements-dev.txt)
 
-# The peers have an environment of their own: they need older versions of what ours uses.
+# The peer libraries need older versions of some packages, so they have a separate environment.
 $(PEERS): benchmarks/requirements-peers.txt
 	rm -rf benchmarks/.venv
 	"$(PYTHON)" -m venv benchmarks/.venv

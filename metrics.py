@@ -8,11 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from scipy.sparse import csr_array
 from torch import Tensor
-
-from process_data import Sessions
 
 
 class NotFinite(ValueError):
@@ -20,7 +16,7 @@ class NotFinite(ValueError):
 
 
 def check_finite(scores: Tensor) -> None:
-    """Raise NotFinite for NaN or infinite scores: no rank of theirs would mean anything."""
+    """Raise NotFinite for NaN or infinite scores, whose ranks would mean nothing."""
     # One pass and no copy: min and max are NaN if any entry is.
     low, high = torch.aminmax(scores) if scores.numel() else (torch.zeros(()), torch.zeros(()))
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
@@ -31,43 +27,43 @@ def ranks_of_targets(scores: Tensor, targets: Tensor) -> Tensor:
     """Pessimistic ranks: 1 + number of other items with score >= the target's.
 
     scores (Q, n + 1), with -inf in the columns that must not be recommended (the padding always);
-    targets (Q,) encoded ids, 0: an item that the model does not know. Returns (Q,) int64: 1..n, and n + 1
+    targets (Q,) encoded ids, 0 for an item that the model does not know. Returns (Q,) int64: 1..n, and n + 1
     for an unknown or masked target. A constant scorer gets n everywhere.
     """
     target_scores = scores.gather(1, targets[:, None])
-    # The target itself is among the >=, hence no "1 +". Ones are counted as floats, in parts that float32
-    # counts exactly: on a CPU that is ten times faster than adding up booleans.
+    # The target itself is among the >=, hence no "1 +". Ones are summed as floats, in parts that float32
+    # counts exactly: on a CPU that is ten times faster than summing booleans.
     at_least = torch.ge(scores, target_scores, out=torch.empty_like(scores))
     return sum(part.sum(1).long() for part in at_least.split(2**24, dim=1))
 
 
-def gains(ranks: np.ndarray, metric: str, k: int) -> np.ndarray:
-    """(Q,) what each query adds to HR@K, MRR@K or NDCG@K, whose mean the metric is; ranks (Q,).
+def per_query_metric(ranks: np.ndarray, metric: str, k: int) -> np.ndarray:
+    """(Q,) the value of HR@K, MRR@K or NDCG@K for each query; the metric is their mean. ranks (Q,).
 
     With one relevant item NDCG is 1 / log2(1 + rank) (Jarvelin & Kekalainen 2002). All are 0 beyond k.
     """
     ranks = np.asarray(ranks, float)
-    worth = {"HR": np.ones_like, "MRR": np.reciprocal, "NDCG": lambda r: 1 / np.log2(1 + r)}[metric]
-    return np.where(ranks <= k, worth(ranks), 0)
+    value = {"HR": np.ones_like, "MRR": np.reciprocal, "NDCG": lambda r: 1 / np.log2(1 + r)}[metric]
+    return np.where(ranks <= k, value(ranks), 0)
 
 
 def hit_rate(ranks: np.ndarray, k: int) -> float:
     """HR@K: share of queries whose target is among the first k."""
-    return float(np.mean(gains(ranks, "HR", k)))
+    return float(np.mean(per_query_metric(ranks, "HR", k)))
 
 
 def mean_reciprocal_rank(ranks: np.ndarray, k: int) -> float:
     """MRR@K: mean of 1 / rank, 0 beyond k."""
-    return float(np.mean(gains(ranks, "MRR", k)))
+    return float(np.mean(per_query_metric(ranks, "MRR", k)))
 
 
 def ndcg(ranks: np.ndarray, k: int) -> float:
     """NDCG@K."""
-    return float(np.mean(gains(ranks, "NDCG", k)))
+    return float(np.mean(per_query_metric(ranks, "NDCG", k)))
 
 
 def summarize(ranks: np.ndarray) -> dict[str, float]:
-    """The metrics of this project from one rank a query (Q,). All NaN for no query."""
+    """All metrics from one rank a query (Q,). All are NaN if there is no query."""
     ranks = np.asarray(ranks)
     if not ranks.size:
         return {name: float("nan") for name in summarize(np.ones(1))}
@@ -88,7 +84,7 @@ def summarize_groups(ranks: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
 def confidence_interval(
     values: np.ndarray, users: np.ndarray, *, level: float = 0.95, rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap over users for the mean of one value a query, e.g. `ranks <= 20`, or a difference of two.
+    """Bootstrap interval over users for the mean of one value a query, e.g. `ranks <= 20` or a difference of two.
 
     A user's queries are drawn together, since they are not independent. values (Q,), users (Q,).
     """
@@ -101,25 +97,3 @@ def confidence_interval(
         means[r] = sums[drawn].sum() / counts[drawn].sum()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def share_met(vectors: Tensor, sessions: Sessions, *, k: int = 10) -> tuple[float, float]:
-    """What near items have in common: of an item's k nearest by cosine, the share that some session holds
-    together with it; and the same share of all items, to compare with.
-
-    vectors (n, D) of the items 1..n, sessions of encoded items.
-    """
-    n = len(vectors)
-    places = (sessions.row_of_item, sessions.items - 1)
-    taken = csr_array((np.ones(len(sessions.items)), places), shape=(len(sessions), n))
-    met = (taken.T @ taken).tocsr()
-    met.setdiag(0)
-    met.eliminate_zeros()
-    unit = F.normalize(vectors.float(), dim=1)
-    near = torch.empty(n, min(k, n - 1), dtype=torch.long)
-    for rows in torch.arange(n).split(1024):
-        cosine = unit[rows] @ unit.T
-        cosine[torch.arange(len(rows)), rows] = -torch.inf
-        near[rows] = cosine.topk(near.shape[1]).indices
-    found = met[np.repeat(np.arange(n), near.shape[1]), near.numpy().ravel()] > 0
-    return float(found.mean()), met.nnz / (n * (n - 1))

@@ -1,15 +1,15 @@
-"""Ours against public peers, side by side: `make benchmark` (about 50 minutes on 2 quiet cores).
+"""Compare our speed with public libraries: `make benchmark` (about 50 minutes on 2 idle cores).
 
     python benchmarks/benchmark.py [--only NARM] [--again]
 
-A contest is one of our models and its peers, each in a process of its own (worker_ours.py,
-worker_recbole.py in the peers' environment, worker_report.py) on the same user split, width 128, batch 256
-and threads. They take turns, an epoch each, so that whatever else the machine does hits all alike. Ours
-trains the epochs of its recipe, a peer until three epochs bring no better validation MRR@20. Each is then
-tested with its best epoch's weights, and scores all held-out queries (the top 20 of each). Contests that
-speed.json holds are not run again.
+A contest compares one of our models with its peers. Each contestant runs in its own process (worker_ours.py,
+worker_recbole.py in the environment of the peers, worker_report.py), with the same user split, width 128, batch size
+256 and number of threads. The contestants train one epoch in turn, so that other load on the machine affects all of
+them. Ours trains the epochs of its recipe; a peer trains until three epochs have not improved validation MRR@20. Each
+is then tested with the weights of its best epoch, and scores all held-out queries (top 20). Contests in speed.json
+are not run again.
 
-Written: speed.json (everything measured), speed.md (the table), speed.png.
+Output: speed.json (all measurements), speed.md (the table), speed.png.
 """
 
 import argparse
@@ -31,11 +31,11 @@ sys.path.insert(0, str(HERE.parent))
 from floor import floor_of, measure_rates  # noqa: E402
 
 import plots  # noqa: E402
-from checkpoint import replacing  # noqa: E402
-from losses import pick_precision  # noqa: E402
+from dataset.files import replacing  # noqa: E402
 from process_data import TrainDataset, load_dataset, prepare  # noqa: E402
+from sessionrec.losses import pick_precision  # noqa: E402
 
-# What PEERS found for each peer on validation (MRR@20): a run that stays this far below is no fair opponent.
+# Validation MRR@20 that each peer is known to reach. A run below this value minus TOLERANCE is marked as invalid.
 KNOWN = {"GRU4Rec": 0.093, "NARM": 0.097, "SRGNN": 0.096, "SASRec": 0.105}
 TOLERANCE = 0.008
 PATIENCE, MOST_EPOCHS = 3, 20
@@ -65,7 +65,7 @@ CONTESTS = {
 
 
 class Worker:
-    """One contestant: a process that answers a command with a line of JSON."""
+    """The process of one contestant, which answers each command with a line of JSON."""
 
     def __init__(self, name: str, script: str, *options: str, log: Path):
         self.name, self.is_ours = name, script == "worker_ours.py"
@@ -118,7 +118,7 @@ class Worker:
             "about": self.about,
             "epochs": self.epochs,
             "test": self.ask("test"),
-            # Before scoring: how many queries are scored at once is a choice, RecBole's is 4,096.
+            # Before scoring, because its memory depends on the batch size (4,096 queries in RecBole).
             "peak_mib": self.ask("memory")["peak_mib"],
             "scoring": [self.ask("score") for _ in range(3)],
         }
@@ -128,7 +128,7 @@ class Worker:
 
 
 def run_contest(name: str, dataset: str, threads: int, folder: Path) -> dict:
-    """Let the contestants of one contest take turns until all are done."""
+    """Train the contestants of one contest in turn until all are done."""
     common = ["--dataset", dataset, "--threads", str(threads)]
     workers = []
     for contestant, (script, *options) in CONTESTS[name].items():
@@ -158,7 +158,7 @@ def run_contest(name: str, dataset: str, threads: int, folder: Path) -> dict:
 
 
 def hardware(threads: int) -> str:
-    """What the numbers were measured on."""
+    """CPU, threads and torch version, to show with the measurements."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
     cpu = names[0].split(":")[1].strip() if names else platform.processor()
@@ -171,7 +171,7 @@ def hardware(threads: int) -> str:
 
 
 def seconds_until(epochs: list[dict], target: float) -> float | None:
-    """Training and validation until the first epoch whose validation MRR@20 is at least `target`."""
+    """Seconds of training and validation until validation MRR@20 first reaches `target`, or None."""
     passed = 0.0
     for row in epochs:
         passed += row["seconds"] + row["valid_seconds"]
@@ -189,22 +189,21 @@ def epoch_seconds(contestant: dict) -> float:
 
 
 def summarize_contest(contest: dict) -> list[dict]:
-    """A row a contestant; `of` the opponent that the ratios are against (None: the floor)."""
+    """One row per contestant. fair: whether a peer reaches the quality that it is known for."""
     rows = []
-    contestants = contest["contestants"]
-    for name, one in contestants.items():
-        best = max(row["MRR@20"] for row in one["epochs"])
+    for name, contestant in contest["contestants"].items():
+        best = max(row["MRR@20"] for row in contestant["epochs"])
         rows.append(
             {
                 "who": name,
-                "model": one["model"],
-                "epoch": epoch_seconds(one),
+                "model": contestant["model"],
+                "epoch": epoch_seconds(contestant),
                 "best": best,
-                "best_seconds": seconds_until(one["epochs"], best),
-                "queries": queries_per_second(one),
-                "peak_mib": one["peak_mib"],
-                "test": one["test"]["MRR@20"],
-                "fair": best >= KNOWN[one["model"]] - TOLERANCE if name == "RecBole" else True,
+                "best_seconds": seconds_until(contestant["epochs"], best),
+                "queries": queries_per_second(contestant),
+                "peak_mib": contestant["peak_mib"],
+                "test": contestant["test"]["MRR@20"],
+                "fair": best >= KNOWN[contestant["model"]] - TOLERANCE if name == "RecBole" else True,
             }
         )
     return rows
@@ -215,24 +214,15 @@ def table_row(*cells: object) -> str:
 
 
 def write_table(contests: dict, path: Path) -> None:
-    """speed.md: what everybody measured, then ours against each peer and against the floor."""
+    """Write speed.md: the measurements of all contestants, then ours relative to each peer and to the floor."""
     one = next(iter(contests.values()))
     where = {}
     for name, contest in contests.items():
         where.setdefault(f"{contest['date']}; {contest['hardware']}", []).append(name)
-    where = [
-        f"{', '.join(names)}: {text}." if len(where) > 1 else f"{text}." for text, names in where.items()
-    ]
+    where = [f"{', '.join(names)}: {text}." if len(where) > 1 else f"{text}." for text, names in where.items()]
     measured = ["contest", "who", "s an epoch", "best validation MRR@20", "s until then"]
     measured += ["queries/s", "peak MiB", "test MRR@20"]
-    ratios = [
-        "ours",
-        "against",
-        "epoch",
-        "until the peer's best validation MRR@20",
-        "queries/s",
-        "peak memory",
-    ]
+    ratios = ["ours", "against", "epoch", "until the peer's best validation MRR@20", "queries/s", "peak memory"]
     above, below = [], []
     for name, contest in contests.items():
         rows = {row["who"]: row for row in summarize_contest(contest)}
@@ -285,15 +275,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", default="Amazon_Beauty")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=list(CONTESTS), help="one contest")
-    parser.add_argument("--again", action="store_true", help="run what speed.json holds already, too")
-    parser.add_argument("--output", type=Path, default=HERE, help="the folder of speed.json, .md and .png")
+    parser.add_argument("--only", choices=list(CONTESTS), help="run one contest only")
+    parser.add_argument("--again", action="store_true", help="also run contests that are in speed.json")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of speed.json, .md and .png")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "speed.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     if others := {contest["dataset"] for contest in stored.values()} - {args.dataset}:
-        parser.error(f"{path} is of {', '.join(others)}; name another folder with --output")
+        parser.error(f"{path} contains measurements on {', '.join(others)}; name another folder with --output")
     here, contests = hardware(args.threads), stored
     with tempfile.TemporaryDirectory() as folder:
         for name in [args.only] if args.only else CONTESTS:
@@ -305,8 +295,7 @@ def main() -> None:
                 part.write_text(json.dumps(contests) + "\n")
     write_table(contests, args.output / "speed.md")
     curves = {
-        name: {who: one["epochs"] for who, one in contest["contestants"].items()}
-        for name, contest in contests.items()
+        name: {who: one["epochs"] for who, one in contest["contestants"].items()} for name, contest in contests.items()
     }
     plots.plot_speed(curves).savefig(args.output / "speed.png", dpi=120, bbox_inches="tight")
     print((args.output / "speed.md").read_text())

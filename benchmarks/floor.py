@@ -1,11 +1,11 @@
-"""What this machine needs at the very least for the arithmetic and the memory traffic of an epoch.
+"""Lower bound of the time that this machine needs for the arithmetic and memory traffic of an epoch.
 
     python benchmarks/floor.py [--threads 2]
 
-Measures matrix products of a batch's logits (fp32, bf16) and a pass over memory. From these:
-  epoch: three products (logits, gradient of the states, gradient of the items) of 2 x width flops an
-    entry, i.e. steps x items x width x 6 flops; two passes over the logits (softmax reads and writes them);
-    and a batch's Adam step, which reads weight, gradient and two moments and writes three of them back.
+Measures the matrix products of a batch's logits (fp32, bf16) and a pass over memory. From these rates follow:
+  epoch: three products (logits, gradient of the states, gradient of the items) with 2 x width flops per entry, that
+    is, steps x items x width x 6 flops; two passes over the logits (softmax reads and writes them); and one Adam step
+    per batch, which reads weight, gradient and two moments and writes weight and moments.
   queries: one product and one pass over the scores.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 
 def best_seconds(work: Callable[[], object], *, repeats: int = 15) -> float:
-    """The fastest of some runs: what the machine can do when nothing else disturbs it."""
+    """The time of the fastest run, which is least affected by other load."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -27,7 +27,7 @@ def best_seconds(work: Callable[[], object], *, repeats: int = 15) -> float:
 
 
 def measure_rates(*, steps: int, items: int, width: int) -> dict[str, float]:
-    """Flops a second by type at a batch's shape, and bytes a second of a pass over memory."""
+    """Flops per second for a batch's shape by data type, and bytes per second of a pass over memory."""
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         queries, catalogue = torch.randn(steps, width).to(dtype), torch.randn(items, width).to(dtype)
@@ -38,7 +38,7 @@ def measure_rates(*, steps: int, items: int, width: int) -> dict[str, float]:
             lambda: torch.mm(logits, catalogue, out=queries),  # noqa: B023
             lambda: torch.mm(logits.T, queries, out=grad),  # noqa: B023
         )
-        # A bf16 product that the CPU has to emulate takes seconds: fewer repeats show that as well.
+        # bf16 products take seconds on CPUs that emulate bf16, so there are fewer repeats.
         repeats = 15 if name == "fp32" else 5
         seconds = sum(best_seconds(product, repeats=repeats) for product in products)
         rates[name] = 6 * steps * items * width / seconds
@@ -50,7 +50,7 @@ def measure_rates(*, steps: int, items: int, width: int) -> dict[str, float]:
 def floor_of(
     rates: dict[str, float], *, steps: int, items: int, width: int, batches: int, parameters: int
 ) -> dict[str, float]:
-    """Seconds an epoch, and queries a second, in fp32."""
+    """Seconds per epoch and queries per second in fp32."""
     products = 6 * steps * items * width / rates["fp32"]
     softmax = 2 * 4 * steps * items / rates["bytes"]
     adam = 7 * 4 * parameters * batches / rates["bytes"]
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    # Beauty's training part: 40,268 steps in 87 batches over 11,390 items.
+    # Beauty's training split: 40,268 steps in 87 batches over 11,390 items.
     shape = {"steps": 463, "items": 11390, "width": 128}
     rates = measure_rates(**shape)
     print({name: f"{rate / 1e9:.0f} G/s" for name, rate in rates.items()})

@@ -1,7 +1,6 @@
-"""What every contestant of the benchmark speaks: commands on stdin, a line each, answered by lines of JSON.
+"""The protocol of the benchmark's contestants: one command per line on stdin, answered by one line of JSON.
 
-A worker is a process of its own, so that contestants can take turns on the same cores and each be asked
-for its own peak memory.
+Each contestant is a separate process. They can therefore use the same cores in turn, and report their peak memory.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +25,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from metrics import summarize
-from process_data import Prepared, Sessions, load_dataset, prepare
+from process_data import Prepared, Queries, load_dataset, prepare
 
 
 class Contestant(Protocol):
-    """What a worker brings. `most_queries` bounds the `score` command (None: all queries)."""
+    """The interface of a contestant. `most_queries` limits the queries of the `score` command (None: all)."""
 
     model: nn.Module
     settings: dict
@@ -37,29 +37,29 @@ class Contestant(Protocol):
     most_queries: int | None
 
     def train_epoch(self) -> dict:
-        """Train one epoch; its mean `loss`, and `seconds` where not all of the call was training."""
+        """Train one epoch. Returns the mean `loss`, and `seconds` if the call did more than training."""
 
-    def rank(self, sessions: Sessions) -> np.ndarray:
-        """(Q,) rank of each session's label among all items; beyond 20 where it is unknown."""
+    def rank(self, sessions: Queries) -> np.ndarray:
+        """(Q,) rank of each session's label among all items; more than 20 for an unknown label."""
 
-    def recommend(self, sessions: Sessions) -> None:
-        """Score all items and take the 20 best of each session: what a timing needs, so nothing is kept."""
+    def recommend(self, sessions: Queries) -> None:
+        """Score all items and compute the top 20 of each session, for timing. Returns nothing."""
 
 
 def serve(make: Callable[[Prepared, argparse.Namespace], Contestant], models: list[str]) -> None:
-    """Build a contestant as the command line says and answer commands until `quit` or the end of stdin.
+    """Build a contestant from the command line and answer commands until `quit` or the end of stdin.
 
-    epoch: train one; valid: rank the validation part; keep: remember the weights; test: load the kept ones
-    and rank the test part; memory: the peak so far; score: time the top 20 of held-out sessions; quit.
+    epoch: train one epoch; valid: rank the validation split; keep: store the weights; test: load the stored weights
+    and rank the test split; memory: peak memory; score: time the top 20 of held-out sessions; quit.
     """
-    # Libraries print as they like: the replies get the real stdout, everything else goes to stderr.
+    # Libraries may print to stdout: redirect it to stderr, and write the answers to the original stdout.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     args = _parse_arguments(models)
     torch.set_num_threads(args.threads)
     data = prepare(load_dataset(args.dataset), split="user", split_seed=args.split_seed)
     contestant = make(data, args)
-    kept, epoch = None, 0
+    stored_weights, epoch = None, 0
 
     def reply(**answer) -> None:
         print(json.dumps(answer), file=replies)
@@ -81,11 +81,11 @@ def serve(make: Callable[[Prepared, argparse.Namespace], Contestant], models: li
                 seconds = time.perf_counter() - started
                 reply(**{name: summary[name] for name in ("MRR@20", "HR@20")}, seconds=seconds)
             case "keep":
-                kept = copy.deepcopy(contestant.model.state_dict())
+                stored_weights = copy.deepcopy(contestant.model.state_dict())
                 reply(kept=epoch)
             case "test":
-                if kept is not None:
-                    contestant.model.load_state_dict(kept)
+                if stored_weights is not None:
+                    contestant.model.load_state_dict(stored_weights)
                 reply(**summarize(contestant.rank(data.test)))
             case "score":
                 sessions = _held_out(data, contestant.most_queries)
@@ -112,15 +112,17 @@ def _parse_arguments(models: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _held_out(data: Prepared, at_most: int | None) -> Sessions:
-    """Test and validation sessions, or that many of them, evenly spaced."""
-    sessions = Sessions.from_lists([*data.test, *data.valid])
+def _held_out(data: Prepared, at_most: int | None) -> Queries:
+    """Test and validation sessions, or `at_most` of them, evenly spaced."""
+    test, valid = data.test, data.valid
+    offsets = np.r_[test.offsets, test.offsets[-1] + valid.offsets[1:]]
+    sessions = replace(test, items=np.r_[test.items, valid.items], offsets=offsets, labels=None, users=None)
     if at_most is None or len(sessions) <= at_most:
         return sessions
     return sessions.take(np.linspace(0, len(sessions) - 1, at_most).astype(int))
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far; Linux counts KiB, macOS bytes."""
+    """Largest resident memory of this process so far. Linux reports KiB, macOS bytes."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -2,13 +2,13 @@
 
     python benchmarks/scaling.py [--most 1000000] [--only train]
 
-Each task runs in a process of its own on a synthetic log (Zipf popularity, a planted successor for most
-steps, 2 to 6 items a session), so that its peak memory is its own. Sessions grow at 10,000 items, items
-grow at 30,000 sessions (10,000 where they are queries), and one run trains on a million of both. The
-exponents are least-squares slopes of log cost over log size for the larger half of the sizes: 1 is linear;
-what a process needs to start makes it less.
+Each task runs in its own process, so that its peak memory can be measured, on synthetic sessions (Zipf popularity, a
+fixed successor for most steps, 2 to 6 items per session). The number of sessions grows with 10,000 items; the number
+of items grows with 30,000 sessions (10,000 queries); one run trains on a million of both. The exponents are
+least-squares slopes of log cost over log size for the larger half of the sizes. 1 means linear growth; the fixed cost
+of starting a process makes it smaller.
 
-Written: scaling.json, scaling.md, scaling.png. Sizes that scaling.json holds are not run again.
+Output: scaling.json, scaling.md, scaling.png. Sizes in scaling.json are not run again.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "dataset")]
+sys.path.insert(0, str(HERE.parent))
 
 from benchmark import hardware, table_row  # noqa: E402
-from convert import convert  # noqa: E402
 from protocol import peak_mib  # noqa: E402
 
 import plots  # noqa: E402
-from checkpoint import replacing  # noqa: E402
-from losses import Negatives, next_item_loss  # noqa: E402
+from dataset.files import replacing  # noqa: E402
+from dataset.logs.convert import convert  # noqa: E402
 from models import build_model  # noqa: E402
-from process_data import Sessions, TrainDataset, get_dataloader  # noqa: E402
-from scoring import rank_labels, top_items  # noqa: E402
-from train import fit, seed_everything  # noqa: E402
+from process_data import Queries, Sessions, TrainDataset, get_dataloader  # noqa: E402
+from sessionrec.device import seed_everything  # noqa: E402
+from sessionrec.fit import fit  # noqa: E402
+from sessionrec.losses import SampledSoftmax, batch_loss, full_softmax  # noqa: E402
+from sessionrec.scoring import rank_labels, top_items  # noqa: E402
 
 SIZES = [10_000, 30_000, 100_000, 300_000, 1_000_000]
 FEW_SESSIONS, FEW_ITEMS = 30_000, 10_000
 QUERIES = 10_000
-# Up to this many items the full softmax trains, too; 2,048 negatives with lazy updates for any.
-FULL_SOFTMAX = 30_000
+FULL_SOFTMAX = 30_000  # the full softmax is measured up to this number of items
 NEGATIVES = 2048
 WIDTH = 128
 
@@ -55,7 +55,7 @@ WIDTH = 128
 
 
 def make_sequences(sessions: int, items: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """items (N,) 1..n and lengths (S,) of random sessions: 60 % of the steps go to an item's successor."""
+    """Random sessions as items (N,) 1..n and lengths (S,). 60 % of the steps go to the successor of an item."""
     generator = np.random.default_rng(seed)
     lengths = generator.choice([2, 3, 4, 5, 6], sessions, p=[0.57, 0.21, 0.11, 0.05, 0.06])
     popularity = np.cumsum(1 / (np.arange(items) + 50))
@@ -73,15 +73,15 @@ def make_rows(sessions: int, items: int, seed: int = 0) -> Sessions:
     flat, lengths = make_sequences(sessions, items, seed)
     ends = np.cumsum(lengths)
     offsets = np.r_[0, np.cumsum(lengths - 1)]
-    return Sessions(np.delete(flat, ends - 1), offsets, flat[ends - 1], np.arange(sessions))
+    return Sessions(np.delete(flat, ends - 1), offsets, flat[ends - 1], np.arange(sessions), items)
 
 
 # --------------------------------------------------------------------------------------------------
-# Tasks: each returns the seconds of its own work
+# Tasks: each returns the seconds of its work
 
 
 def run_convert(sessions: int, items: int) -> dict:
-    """A raw log of user,item,timestamp into session files."""
+    """Convert a raw log of user,item,timestamp into session files."""
     flat, lengths = make_sequences(sessions, items)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.csv"
@@ -98,48 +98,36 @@ def run_convert(sessions: int, items: int) -> dict:
 
 
 def run_train(sessions: int, items: int, *, negatives: int = 0) -> dict:
-    """An epoch of GRU4REC."""
-    rows, model, popularity = _set_up(sessions, items)
-    table = fit(
-        model,
-        TrainDataset(rows, weights="once"),
-        None,
-        popularity=popularity,
-        mask_seen=False,
-        epochs=1,
-        lr=3e-3,
-        progress=False,
-        negatives=negatives,
-        lazy=negatives > 0,
-    )
-    return {"seconds": float(table["seconds"].iloc[0]), "loss": float(table["loss"].iloc[0])}
+    """Train one epoch of GRU4REC."""
+    queries, model, loss = _set_up(sessions, items, negatives)
+    loader = get_dataloader(TrainDataset(queries, weights="once"))
+    row = fit(model, loader, None, epochs=1, lr=3e-3, schedule="constant", loss=loss).rows[0]
+    return {name: row[name] for name in ("seconds", "loss")}
 
 
 def run_step(sessions: int, items: int, *, negatives: int = 0) -> dict:
-    """One batch forwards and backwards, and what memory that took beyond the data."""
-    rows, model, popularity = _set_up(sessions, items)
-    batch = next(iter(get_dataloader(TrainDataset(rows, weights="once"))))
-    model.embedding.sparse = negatives > 0
-    sampled = Negatives(popularity, negatives) if negatives else None
+    """One batch forwards and backwards, and the memory that it needs in addition to the data."""
+    queries, model, loss = _set_up(sessions, items, negatives)
+    batch = next(iter(get_dataloader(TrainDataset(queries, weights="once"))))
     before = peak_mib()
     started = time.perf_counter()
-    next_item_loss(model, batch, negatives=sampled).backward()
+    batch_loss(model, batch, loss).backward()
     return {"seconds": time.perf_counter() - started, "step_mib": peak_mib() - before}
 
 
 def run_evaluate(sessions: int, items: int) -> dict:
-    """Exact ranks of the labels of all sessions."""
-    rows, model, popularity = _set_up(sessions, items)
+    """Compute the exact ranks of the labels of all sessions."""
+    queries, model, _ = _set_up(sessions, items)
     started = time.perf_counter()
-    rank_labels(model, rows, popularity, mask_seen=True)
+    rank_labels(model, queries)
     return {"seconds": time.perf_counter() - started}
 
 
 def run_recommend(sessions: int, items: int) -> dict:
-    """The exact top 20 of all sessions."""
-    rows, model, popularity = _set_up(sessions, items)
+    """Compute the exact top 20 of all sessions."""
+    queries, model, _ = _set_up(sessions, items)
     started = time.perf_counter()
-    top_items(model, rows, popularity, k=20, mask_seen=True)
+    top_items(model, queries, k=20)
     return {"seconds": time.perf_counter() - started}
 
 
@@ -154,16 +142,19 @@ TASKS = {
 }
 
 
-def _set_up(sessions: int, items: int):
+def _set_up(sessions: int, items: int, negatives: int = 0):
+    """Queries, model and loss."""
     seed_everything(0)
     rows = make_rows(sessions, items)
     model = build_model("GRU4REC", n_items=items, width=WIDTH, hidden=WIDTH, score="cosine", dropout=0.5)
     popularity = np.bincount(np.r_[rows.items, rows.labels], minlength=items + 1)
-    return rows, model, popularity
+    model.embedding.sparse = negatives > 0
+    loss = SampledSoftmax(popularity, negatives) if negatives else full_softmax
+    return Queries.of(rows, popularity, mask_seen=True), model, loss
 
 
 # --------------------------------------------------------------------------------------------------
-# All of it
+# All measurements
 
 
 def plan(most: int) -> list[tuple[str, int, int]]:
@@ -171,18 +162,18 @@ def plan(most: int) -> list[tuple[str, int, int]]:
     sizes = [size for size in SIZES if size <= most]
     runs = []
     for task in TASKS:
-        # Scoring costs sessions x items: its queries stay at 10,000 where the items grow.
+        # The cost of scoring grows with sessions x items, so it has fewer sessions where the items grow.
         few = QUERIES if task in ("evaluate", "recommend") else FEW_SESSIONS
         runs += [(task, size, FEW_ITEMS) for size in sizes]
         runs += [(task, few, size) for size in sizes]
     runs += [("train-sampled", most, most)]
-    # The full softmax over a million items takes minutes a step.
+    # The full softmax over a million items takes minutes per step.
     full = [run for run in runs if run[0] not in ("train", "step") or run[2] <= FULL_SOFTMAX]
     return list(dict.fromkeys(full))
 
 
 def slope(sizes: list[float], costs: list[float]) -> float:
-    """The exponent of cost over size, from the larger half of the sizes."""
+    """The exponent of cost over size, fitted to the larger half of the sizes."""
     half = len(sizes) // 2
     return float(np.polyfit(np.log(sizes[half:]), np.log(np.maximum(costs[half:], 1e-3)), 1)[0])
 
@@ -202,7 +193,7 @@ def curves_of(results: dict[str, dict], cost: str, along: str, most: int) -> dic
 
 
 def write_report(results: dict[str, dict], most: int, output: Path) -> None:
-    """scaling.md and scaling.png from what was measured."""
+    """Write scaling.md and scaling.png."""
     panels = {
         f"{name} against {along}": curves_of(results, cost, along, most)
         for along in ("sessions", "items")
@@ -216,8 +207,7 @@ def write_report(results: dict[str, dict], most: int, output: Path) -> None:
     lines = [
         "# Cost against size",
         "",
-        f"Synthetic sessions, GRU4REC, width {WIDTH}; full softmax, sampled: {sampled}. {dates}; "
-        f"{first['hardware']}.",
+        f"Synthetic sessions, GRU4REC, width {WIDTH}; full softmax, sampled: {sampled}. {dates}; {first['hardware']}.",
         "",
         table_row(*header),
         "|" + "---|" * len(header),

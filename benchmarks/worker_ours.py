@@ -1,65 +1,56 @@
-"""A contestant of the benchmark: a model of this project, by a recipe.
+"""A contestant of the benchmark: a model of this project, trained by a recipe.
 
     python benchmarks/worker_ours.py --dataset Demo --model GRU4REC --threads 1
 
-Everything goes through `train.fit` and `scoring`, as it would for any user: an epoch is `fit` resumed for
-one more, and takes the seconds that its table says.
+It uses the public functions: an epoch is a call of `fit` that resumes training for one more epoch, and its seconds
+are those in the history.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from protocol import serve
 
+from dataset.files import short_name
 from models import MODELS, build_model
-from process_data import Prepared, Sessions, short_name
-from scoring import rank_labels, top_items
-from train import fit, load_recipe, make_graph, make_train_dataset, seed_everything
+from process_data import Prepared, Queries
+from sessionrec.device import seed_everything
+from sessionrec.recipes import load_recipe
+from sessionrec.run import fit_by_recipe, make_train_dataset
+from sessionrec.scoring import rank_labels, top_items
 
 
 class Ours:
     most_queries = None
 
     def __init__(self, data: Prepared, args: argparse.Namespace):
-        self.recipe = load_recipe(args.recipe, args.model, short_name(Path(args.dataset).resolve().name))
-        if args.width:
-            self.recipe["model"]["width"] = args.width
-        self.settings, self.seed = self.recipe, args.seed
-        self.rows = make_train_dataset(data.train, **self.recipe["data"])
-        self.graph = make_graph(data, self.recipe["fit"])
-        self.examples = len(self.rows)
+        recipe = load_recipe(args.recipe, args.model, short_name(Path(args.dataset).resolve().name))
+        self.recipe = recipe.with_changes({"model": {"width": args.width}}) if args.width else recipe
+        self.settings, self.seed = self.recipe.values, args.seed
+        self.data = replace(data, valid=data.valid.take(np.zeros(0, int)))  # `fit` must not validate
+        self.examples = len(make_train_dataset(data.train, self.recipe))
         seed_everything(args.seed)
-        self.model = build_model(args.model, n_items=data.n_items, **self.recipe["model"])
-        self.scoring = {"popularity": data.popularity, "mask_seen": not data.repeats}
-        self.folder = tempfile.TemporaryDirectory(prefix="ours-")  # goes when the worker goes
+        self.model = build_model(args.model, n_items=data.n_items, **self.recipe.model)
+        self.folder = tempfile.TemporaryDirectory(prefix="ours-")  # removed when the process ends
         self.epoch = 0
 
     def train_epoch(self) -> dict:
         self.epoch += 1
-        table = fit(
-            self.model,
-            self.rows,
-            None,
-            graph=self.graph,
-            seed=self.seed,
-            state=Path(self.folder.name) / "state.safetensors",
-            resume=True,
-            stop_after=self.epoch,
-            progress=False,
-            **self.scoring,
-            **self.recipe["fit"],
-        )
-        return {name: float(table[name].iloc[-1]) for name in ("loss", "seconds")}
+        resume_file = Path(self.folder.name) / "state.safetensors"
+        options = {"seed": self.seed, "stop_after": self.epoch, "resume_file": resume_file}
+        history = fit_by_recipe(self.model, self.data, self.recipe, **options)
+        return {name: history.rows[-1][name] for name in ("loss", "seconds")}
 
-    def rank(self, sessions: Sessions) -> np.ndarray:
-        return rank_labels(self.model, sessions, **self.scoring)
+    def rank(self, queries: Queries) -> np.ndarray:
+        return rank_labels(self.model, queries)
 
-    def recommend(self, sessions: Sessions) -> None:
-        top_items(self.model, sessions, k=20, **self.scoring)
+    def recommend(self, queries: Queries) -> None:
+        top_items(self.model, queries, k=20)
 
 
 if __name__ == "__main__":

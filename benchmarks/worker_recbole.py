@@ -1,11 +1,11 @@
-"""Contestants of the benchmark: models of RecBole 1.2.1, trained by its own trainer, ranked by our metrics.
+"""Contestants of the benchmark: models of RecBole 1.2.1, trained by its trainer, ranked by our metrics.
 
     python benchmarks/worker_recbole.py --dataset Demo --model GRU4Rec --threads 1
 
-Runs in an environment of its own (requirements-peers.txt). The protocol is `protocol.serve`'s.
+Runs in a separate environment (requirements-peers.txt).
 
-RecBole gets the training rows alone and numbers the items that it finds there in its own order. What it has
-never seen cannot be scored: such items leave the query, are never recommended, and are misses as labels.
+RecBole gets only the training rows and numbers the items in its own order. It cannot score items that are not in these
+rows: they are removed from queries, are never recommended, and count as misses if they are labels.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from torch import Tensor
 
 from metrics import check_finite, ranks_of_targets
 from process_data import LONGEST_SESSION, PADDING, Prepared, Sessions
-from scoring import popularity_scores
+from sessionrec.scoring import popularity_scores
 
-# The best that were found on Beauty's validation part; the rest is RecBole's default for the model.
+# The best settings found on Beauty's validation split. All others are RecBole's defaults for the model.
 SETTINGS = {
     "GRU4Rec": {"embedding_size": 128, "hidden_size": 128, "learning_rate": 5e-3, "dropout_prob": 0.5},
     "NARM": {"embedding_size": 128, "hidden_size": 128, "learning_rate": 5e-3},
@@ -45,7 +45,7 @@ SETTINGS = {
         "attn_dropout_prob": 0.5,
     },
 }
-WIDTHS = ("embedding_size", "hidden_size")  # what --width replaces, where the model has it
+WIDTHS = ("embedding_size", "hidden_size")  # settings that --width replaces if the model has them
 
 COMMON = {
     "data_path": "data",
@@ -65,31 +65,29 @@ class RecBolePeer:
     most_queries = None
 
     def __init__(self, data: Prepared, args: argparse.Namespace):
-        own = SETTINGS[args.model] | {
-            k: args.width for k in WIDTHS if args.width and k in SETTINGS[args.model]
-        }
+        settings = SETTINGS[args.model] | {k: args.width for k in WIDTHS if args.width and k in SETTINGS[args.model]}
         self.longest = int(min(data.train.lengths.max(), LONGEST_SESSION))
-        sys.argv = sys.argv[:1]  # RecBole would take `--seed=1` there for a setting of its own
-        self.folder = tempfile.TemporaryDirectory(prefix="recbole-")  # goes when the worker goes
+        sys.argv = sys.argv[:1]  # RecBole also reads settings from the command line
+        self.folder = tempfile.TemporaryDirectory(prefix="recbole-")  # removed when the process ends
         os.chdir(self.folder.name)  # RecBole writes its logs into the current folder
         _write_interactions(data.train, Path("data/train/train.train.inter"))
-        varied = own | {"MAX_ITEM_LIST_LENGTH": self.longest, "seed": args.seed}
-        config = Config(model=args.model, dataset="train", config_dict=COMMON | varied)
+        options = settings | {"MAX_ITEM_LIST_LENGTH": self.longest, "seed": args.seed}
+        config = Config(model=args.model, dataset="train", config_dict=COMMON | options)
         init_seed(args.seed, config["reproducibility"])
         (rows,) = create_dataset(config).build()
         self.loader = get_dataloader(config, "train")(config, rows, None, shuffle=True)
         self.model = get_model(args.model)(config, rows)
         self.trainer = get_trainer(config["MODEL_TYPE"], args.model)(config, self.model)
         self.batch = config["eval_batch_size"]
-        self.settings = own | {"batch_size": config["train_batch_size"]}
+        self.settings = settings | {"batch_size": config["train_batch_size"]}
         self.examples = len(rows)
         self.epoch = 0
 
         self.n_items, self.mask_seen = data.n_items, not data.repeats
         self.popularity = popularity_scores(data.popularity)
         numbers = rows.field2token_id["item_id"]
-        # (n + 1,) our ids -> RecBole's, 0 where it has none.
-        self.theirs = np.array([0] + [numbers.get(str(i), 0) for i in range(1, data.n_items + 1)])
+        # (n + 1,) our ids -> RecBole's ids, 0 for an item that is not in the training rows.
+        self.recbole_ids = np.array([0] + [numbers.get(str(i), 0) for i in range(1, data.n_items + 1)])
 
     def train_epoch(self) -> dict:
         total = self.trainer._train_epoch(self.loader, self.epoch)
@@ -98,9 +96,9 @@ class RecBolePeer:
 
     @torch.no_grad()
     def score(self, sessions: Sessions, size: int) -> Iterator[tuple[slice, Tensor]]:
-        """RecBole's scores of its own items, batch by batch: (rows, (B, its items))."""
+        """RecBole's scores of its items, batch by batch: (rows, (B, number of its items))."""
         self.model.eval()
-        queries = self.to_theirs(sessions)
+        queries = self.to_recbole(sessions)
         x, lengths = queries.padded(self.longest), queries.lengths.clip(1, self.longest)
         for start in range(0, len(sessions), size):
             rows = slice(start, min(start + size, len(sessions)))
@@ -108,40 +106,40 @@ class RecBolePeer:
             query = Interaction({field: torch.as_tensor(values) for field, values in query.items()})
             yield rows, self.model.full_sort_predict(query).view(len(query), -1)
 
-    def to_theirs(self, sessions: Sessions) -> Sessions:
-        """The same sessions in RecBole's ids, without the items that it does not know."""
-        items = self.theirs[sessions.items]
+    def to_recbole(self, sessions: Sessions) -> Sessions:
+        """The same sessions with RecBole's ids, without the items that it does not know."""
+        items = self.recbole_ids[sessions.items]
         known = items != PADDING
         lengths = np.bincount(sessions.row_of_item[known], minlength=len(sessions))
         return Sessions(items[known], np.r_[0, np.cumsum(lengths)])
 
     def rank(self, sessions: Sessions) -> np.ndarray:
-        empty = torch.as_tensor(self.to_theirs(sessions).lengths == 0)
-        known = np.flatnonzero(self.theirs)
-        theirs = torch.as_tensor(self.theirs[known])
+        empty = torch.as_tensor(self.to_recbole(sessions).lengths == 0)
+        known = np.flatnonzero(self.recbole_ids)
+        columns = torch.as_tensor(self.recbole_ids[known])
         ranks = np.empty(len(sessions), np.int64)
-        # Smaller batches than RecBole's: the scores are copied here, and its peak memory is to be its own.
-        for rows, scores in self.score(sessions, 1024):
-            check_finite(scores)
-            ours = torch.full((len(scores), self.n_items + 1), -torch.inf)
-            ours[:, known] = scores[:, theirs]
-            del scores
-            ours[empty[rows]] = self.popularity  # as for every contestant
-            ours[:, PADDING] = -torch.inf
+        # Smaller batches than RecBole's, because the copy of the scores must not increase the peak memory.
+        for rows, recbole_scores in self.score(sessions, 1024):
+            check_finite(recbole_scores)
+            scores = torch.full((len(recbole_scores), self.n_items + 1), -torch.inf)
+            scores[:, known] = recbole_scores[:, columns]
+            del recbole_scores
+            scores[empty[rows]] = self.popularity  # as for every contestant
+            scores[:, PADDING] = -torch.inf
             if self.mask_seen:
                 chunk = sessions.take(np.arange(rows.start, rows.stop))
-                ours[chunk.row_of_item, chunk.items] = -torch.inf
-            ranks[rows] = ranks_of_targets(ours, torch.as_tensor(sessions.labels[rows])).numpy()
+                scores[chunk.row_of_item, chunk.items] = -torch.inf
+            ranks[rows] = ranks_of_targets(scores, torch.as_tensor(sessions.labels[rows])).numpy()
         return ranks
 
     def recommend(self, sessions: Sessions) -> None:
         for _, scores in self.score(sessions, self.batch):
             scores.topk(20)
-            del scores  # or two batches' scores would be in memory at once
+            del scores  # so that the scores of only one batch are in memory
 
 
 def _write_interactions(sessions: Sessions, path: Path) -> None:
-    """RecBole's file of pre-split sessions: its row number, its items, its label, tab between."""
+    """Write RecBole's file of sessions, separated by tabs: row number, items, label."""
     path.parent.mkdir(parents=True)
     lines = ["session_id:token\titem_id_list:token_seq\titem_id:token"]
     for row, (session, label) in enumerate(zip(sessions, sessions.labels.tolist(), strict=True)):

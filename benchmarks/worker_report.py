@@ -1,12 +1,11 @@
-"""A contestant of the benchmark: GRU4REC the report's way, plainly written.
+"""A contestant of the benchmark: a plain implementation of GRU4REC as in the report.
 
     python benchmarks/worker_report.py --dataset Demo --model GRU4REC --threads 1
 
-The report's way: the prefix rows as they are (not folded), batches of sessions of similar length, a Python
-collate function that pads row by row, scores for every padded step, evaluation one session at a time with a
-full sort.
+As in the report, prefix rows are not folded, batches contain sessions of similar length, a collate function in Python
+pads row by row, all padded steps are scored, and evaluation sorts all items for one session at a time.
 
-Shapes: B batch, L longest session of the batch, D width, n items (ids 1..n, 0 pads).
+Shapes: B batch, L longest session of the batch, D width, n items (ids 1..n, 0 is padding).
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from process_data import PADDING, Prepared, Sessions
-from scoring import popularity_scores
+from sessionrec.scoring import popularity_scores
 
 
 class ShiftedRows(Dataset):
-    """Every row as lists: session [1, 2, 3, 4] with label 5 -> x = [1, 2, 3, 4], y = [2, 3, 4, 5]."""
+    """Each row as two lists: session [1, 2, 3, 4] with label 5 -> x = [1, 2, 3, 4], y = [2, 3, 4, 5]."""
 
     def __init__(self, sessions: Sessions):
         self.sequences = list(sessions.with_labels_appended())
@@ -39,7 +38,7 @@ class ShiftedRows(Dataset):
 
 
 class SimilarLengths:
-    """Batches of row numbers, sorted by session length, in a new order every epoch."""
+    """Batches of rows of similar length, in a new order every epoch."""
 
     def __init__(self, rows: ShiftedRows, batch_size: int):
         order = sorted(range(len(rows)), key=lambda row: len(rows.sequences[row]))
@@ -54,7 +53,7 @@ class SimilarLengths:
 
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
-    """Rows -> x (B, L), y (B, L), zeros to the right."""
+    """Rows -> x (B, L), y (B, L), with zeros to the right."""
     longest = max(len(x) for x, _ in rows)
     xs, ys = [], []
     for x, y in rows:
@@ -83,9 +82,10 @@ class GRU4REC(nn.Module):
 
 
 class ReportGRU4REC:
-    """The report's batch and width. Its rate of .01 without dropout pays only under its leaking split."""
+    """Width and batch size are those of the report. Its learning rate .01 without dropout is good only with a split
+    that leaks, so others are used here."""
 
-    most_queries = 300  # one by one, so that it ends
+    most_queries = 300  # they are scored one at a time, which is slow
 
     def __init__(self, data: Prepared, args: argparse.Namespace):
         torch.manual_seed(args.seed)
@@ -113,8 +113,8 @@ class ReportGRU4REC:
 
     @torch.no_grad()
     def sort_items(self, session: list[int]) -> Tensor:
-        """All ids (n + 1,), best first; what must not be recommended comes last."""
-        # A held-out session of unknown items alone is empty: popularity, as for every contestant.
+        """All ids (n + 1,), best first. Ids that must not be recommended come last."""
+        # A held-out session is empty if all its items are unknown: rank by popularity, as for every contestant.
         scores = self.model(torch.tensor([session]))[0, -1] if session else self.popularity.clone()
         scores[PADDING] = -torch.inf
         if self.mask_seen:
@@ -126,7 +126,7 @@ class ReportGRU4REC:
         ranks = []
         for session, label in zip(sessions, sessions.labels.tolist(), strict=True):
             order = self.sort_items(session)
-            # An unknown label is the padding's 0, which is sorted behind every item that may be recommended.
+            # An unknown label is 0, the padding, which comes after all items that may be recommended.
             ranks.append((order == label).nonzero().item() + 1)
         return np.array(ranks)
 

@@ -1,1 +1,1 @@
-"""A package, so that no installed one named `dataset` is imported in its place."""
+"""Datasets and their conversion. This file makes Python prefer this folder to an installed package `dataset`."""

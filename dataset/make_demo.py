@@ -1,58 +1,60 @@
-"""Demo: a synthetic dataset in the format of the Amazon ones, for trying everything offline.
+"""Generate Demo, a synthetic dataset in the format of the Amazon datasets that needs no download.
 
     python dataset/make_demo.py [FOLDER]
     python dataset/make_demo.py --log checkpoints/shop.csv    # the same users as a raw log of clicks
 
-An item has a few preferred successors, mostly in its own category, and most steps of a session go
-to one of them; the others follow popularity. So the last item says much about the next one, and
-popularity alone says little. Users and session lengths are distributed like Beauty's.
+Each item has a few preferred successors, mostly in its own category. Most steps of a session go to one of
+them, and the others follow popularity. The last item therefore predicts the next one well, and popularity
+alone does not. The numbers of users and the session lengths are distributed as in Beauty.
 """
+
+from __future__ import annotations
 
 import argparse
 import csv
 import sys
 from bisect import bisect
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from random import Random
 
-ITEMS = 800  # numbered by popularity; item i belongs to category i % CATEGORIES
+ITEMS = 800  # sorted by popularity; item i belongs to category i % CATEGORIES
 CATEGORIES = 20
-RAW_IDS = 3000  # raw ids lie below it, so they have gaps
+RAW_IDS = 3000  # raw ids are drawn from 0..2999, so they have gaps
 TRAIN_USERS = 3000
 TEST_USERS = 600
-# Beauty's users by their number of training rows, its test sessions by length; both from 1 to 5.
+# The number of Beauty's users with 1 to 5 training rows, and of its test sessions with 1 to 5 items.
 TRAIN_ROWS = (15884, 5923, 2876, 1286, 1759)
 TEST_LENGTHS = (2920, 1364, 534, 249, 326)
 
-# Zipf with an offset: without one, 20 of so few items would make up half of all sessions.
+# Zipf's law with an offset. Without it, 20 of these few items would account for half of all interactions.
 POPULARITY = [1 / (rank + 50) for rank in range(1, ITEMS + 1)]
-SUCCESSORS = (4, 2, 1)  # how often each of an item's successors is preferred to the others
-LEAVE_CATEGORY = 0.15  # share of the successors that are drawn from all items
-STEPS = (60, 25, 15)  # to a successor, something popular in the category, anything popular
-START = 1_790_000_000  # of the log's times, seconds since 1970
+SUCCESSORS = (4, 2, 1)  # weights of an item's successors
+LEAVE_CATEGORY = 0.15  # share of the successors that are drawn from all categories
+STEPS = (60, 25, 15)  # weights: to a successor, to a popular item of the category, to any popular item
+START = 1_790_000_000  # earliest time in the log, in seconds since 1970
 
 
-def make_demo(folder, seed=2026):
-    """Write `train_sessions.csv` and `test_sessions.csv`, the same bytes for the same seed."""
+def make_demo(folder: str | Path, seed: int = 2026) -> None:
+    """Write `train_sessions.csv` and `test_sessions.csv`. The same seed gives the same bytes."""
     raw_ids, train, test = _draw_users(seed)
     rows = {
         "train": [(items[:end], items[end]) for items in train for end in range(1, len(items))],
         "test": [(session, label) for *session, label in test],
     }
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for part in rows:
-        with open(Path(folder) / f"{part}_sessions.csv", "w", newline="") as file:
+    for split, pairs in rows.items():
+        with open(Path(folder) / f"{split}_sessions.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("session", "label"))
-            for session, label in rows[part]:
-                writer.writerow(([raw_ids[item] for item in session], raw_ids[label]))
+            writer.writerows(([raw_ids[item] for item in session], raw_ids[label]) for session, label in pairs)
 
 
-def make_log(path, seed=2026):
-    """Write all users as a log that knows nothing of ours: `user,item,timestamp`, items named by text.
+def make_log(path: str | Path, seed: int = 2026) -> None:
+    """Write all users as a raw log `user,item,timestamp`, sorted by time, with names instead of item ids.
 
-    A user comes at a random second of 30 days and clicks every one to five minutes; rows go by time.
+    Each user starts at a random second of 30 days and clicks every one to five minutes.
     """
     raw_ids, train, test = _draw_users(seed)
     random = Random(seed)
@@ -60,9 +62,7 @@ def make_log(path, seed=2026):
     for user, items in enumerate(train + test):
         time = START + int(random.random() * 30 * 86400)
         for item in items:
-            clicks.append(
-                (time, f"user-{user:04}", f"category-{item % CATEGORIES:02}/item-{raw_ids[item]:04}")
-            )
+            clicks.append((time, f"user-{user:04}", f"category-{item % CATEGORIES:02}/item-{raw_ids[item]:04}"))
             time += 60 + int(random.random() * 240)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
@@ -71,11 +71,11 @@ def make_log(path, seed=2026):
         writer.writerows((user, item, time) for time, user, item in sorted(clicks))
 
 
-def _draw_users(seed):
-    """Raw ids by item, and the items of each training and each test user, in order.
+def _draw_users(seed: int) -> tuple[list[int], list[list[int]], list[list[int]]]:
+    """The raw id of each item, and the sequence of items of each training user and each test user.
 
-    Only `Random.random` is drawn from: Python promises its numbers for every later version, as it
-    does for no other method, and as NumPy does for none.
+    Only `Random.random` is used: it is the only method whose numbers Python guarantees for later versions,
+    and NumPy guarantees none.
     """
     random = Random(seed)
     raw_ids = [0, *sorted(range(1, RAW_IDS), key=lambda _: random.random())[: ITEMS - 1]]
@@ -85,7 +85,7 @@ def _draw_users(seed):
     return raw_ids, train, test
 
 
-def _choose_successors(item, random):
+def _choose_successors(item: int, random: Random) -> list[int]:
     """Distinct items other than `item`, the most preferred first."""
     chosen = []
     while len(chosen) < len(SUCCESSORS):
@@ -97,7 +97,7 @@ def _choose_successors(item, random):
     return chosen
 
 
-def _walk(length, successors, random):
+def _walk(length: int, successors: list[list[int]], random: Random) -> list[int]:
     """The distinct items of one user, in order."""
     items = [_draw(POPULARITY, random)]
     while len(items) < length:
@@ -114,13 +114,13 @@ def _walk(length, successors, random):
     return items
 
 
-def _draw(weights, random):
-    """An index, with a probability proportional to its weight."""
+def _draw(weights: Sequence[float], random: Random) -> int:
+    """A random index, with a probability proportional to its weight."""
     totals = list(accumulate(weights))
     return bisect(totals, random.random() * totals[-1])
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", default=Path(__file__).resolve().parent / "Demo")
     parser.add_argument("--log", metavar="FILE", help="write a raw log of clicks instead")

@@ -1,7 +1,7 @@
-"""Ensemble: the weighted average of several models' probabilities, itself a model like any other.
+"""Ensemble: the weighted average of several models' probabilities.
 
-A neural member's probabilities are the softmax of its scores, those of one that counts its scores divided by
-their sum. Which members with which weight is chosen on validation (`ensemble.choose_weights`).
+A neural member's probabilities are the softmax of its scores; a baseline's are its scores divided by their sum.
+`sessionrec.ensemble` chooses the members and their weights on validation.
 """
 
 from __future__ import annotations
@@ -13,44 +13,51 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """members: {"model": name, "arguments": constructor arguments but n_items} each; weights add up to 1."""
+    """models: trained models of the same items. weights: one per model, positive, with the sum 1."""
 
     recipe_section = "Ensemble"
+    name = "Ensemble"
 
-    def __init__(self, *, n_items: int, members: Sequence[dict], weights: Sequence[float]):
-        from models import build_model  # which knows this class too
-
+    def __init__(self, models: Sequence[nn.Module], weights: Sequence[float]):
         super().__init__()
-        if len(members) != len(weights) or not members:
-            raise ValueError(f"{len(members)} members with {len(weights)} weights: give one each")
+        if len(models) != len(weights) or not models:
+            raise ValueError(f"{len(models)} members with {len(weights)} weights: pass one weight per member")
         if not (all(weight > 0 for weight in weights) and abs(sum(weights) - 1) < 1e-6):
             raise ValueError(f"weights={list(weights)}: must be positive and add up to 1")
-        self.n_items, self.weights = n_items, list(weights)
-        self.members = nn.ModuleList(
-            build_model(member["model"], **{**member["arguments"], "n_items": n_items}) for member in members
-        )
+        if len(sizes := {model.n_items for model in models}) > 1:
+            raise ValueError(f"the members have catalogues of {sorted(sizes)} items; train them on the same data")
+        self.n_items, self.weights = models[0].n_items, [float(weight) for weight in weights]
+        self.members = nn.ModuleList(models)
+
+    @property
+    def arguments(self) -> dict:
+        """Arguments for `models.build_model`: each member's class name and arguments, and the weights."""
+        members = [
+            {"model": m.name, "arguments": {k: v for k, v in m.arguments.items() if k != "n_items"}}
+            for m in self.members
+        ]
+        return {"n_items": self.n_items, "members": members, "weights": self.weights}
 
     @property
     def device(self) -> torch.device:
-        """Where the neural members are."""
+        """The device of the neural members; baselines stay on the CPU."""
         devices = [member.device for member in self.members]
         return next((device for device in devices if device.type != "cpu"), devices[0])
 
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """As `SessionModel.scorer`, of x (B, L) the average probabilities, written to `out` (B, n + 1)."""
-        parts = [member.probabilities() for member in self.members]
-
-        # One a device, kept from chunk to chunk: fresh pages cost as much as the product (scoring.py).
+        """Like `SessionModel.scorer`: x (B, L) -> the average probabilities, written to `out` (B, n + 1)."""
+        scorers = [member.probabilities() for member in self.members]
+        # One buffer per device, reused for all chunks: allocating new memory takes as long as the matrix product.
         buffers: dict[torch.device, Tensor] = {}
 
         def score(x: Tensor, out: Tensor) -> Tensor:
             out.zero_()
-            for member, part, weight in zip(self.members, parts, self.weights, strict=True):
+            for member, scorer, weight in zip(self.members, scorers, self.weights, strict=True):
                 device = member.device
                 if device not in buffers or len(buffers[device]) < len(out):
                     buffers[device] = torch.empty_like(out, device=device)
-                own = part(x.to(device), buffers[device][: len(out)])
-                out.add_(own.to(out.device), alpha=weight)
+                probabilities = scorer(x.to(device), buffers[device][: len(out)])
+                out.add_(probabilities.to(out.device), alpha=weight)
             return out
 
         return score

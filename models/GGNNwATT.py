@@ -1,9 +1,9 @@
-"""GGNNwATT: the report's own. SR-GNN's gated graph, with attention that gates each step and sums nothing.
+"""GGNNwATT: a model of the report. SR-GNN's gated graph, with attention that gates each step without a sum.
 
-causal=True (default): after step t, c_t = alpha_tt v_t with v_t from the graph of the prefix 1..t, then
-W3 [v_t; c_t]; summing alpha_ti v_i over i <= t instead would be SR-GNN. causal=False is the report's form:
-one graph of the whole session, whose outgoing edges let step t see item t + 1, its own target, and
-the last step as query. It is here to reproduce the report's numbers only.
+causal=True (default): the state after step t is W3 [v_t; c_t] with c_t = alpha_tt v_t and v_t from the graph of
+the prefix 1..t. The sum of alpha_ti v_i over i <= t would be SR-GNN. causal=False is the report's form: one graph
+of the whole session, with the last step as the query. Through outgoing edges, step t then depends on item t + 1,
+which is its own target. This form exists only to reproduce the report's numbers.
 """
 
 from __future__ import annotations
@@ -16,30 +16,12 @@ from models.SRGNN import GatedGraph, GraphSessionModel
 
 
 class GGNNwATT(GraphSessionModel):
-    def __init__(
-        self,
-        *,
-        n_items: int,
-        width: int = 128,
-        graph_steps: int = 1,
-        causal: bool = True,
-        dropout: float = 0.25,
-        hidden_dropout: float = 0.0,
-        score: str = "dot",
-        scale: float = 12.0,
-    ):
-        super().__init__(
-            n_items=n_items,
-            width=width,
-            dropout=dropout,
-            hidden_dropout=hidden_dropout,
-            score=score,
-            scale=scale,
-        )
+    def __init__(self, *, n_items: int, graph_steps: int = 1, causal: bool = True, **shared):
+        super().__init__(n_items=n_items, **shared)
         self.causal = causal
-        self.graph = GatedGraph(width, steps=graph_steps)
-        self.attention = AdditiveAttention(width, bias=True)
-        self.W3 = nn.Linear(2 * width, width, bias=False)
+        self.graph = GatedGraph(self.width, steps=graph_steps)
+        self.attention = AdditiveAttention(self.width, bias=True)
+        self.W3 = nn.Linear(2 * self.width, self.width, bias=False)
         self.reset_parameters()
 
     def gated(self, query: Tensor, v: Tensor) -> Tensor:
@@ -48,7 +30,7 @@ class GGNNwATT(GraphSessionModel):
         return self.W3(self.hidden_dropout(torch.cat([v, c], -1)))
 
     def last_attention(self, x: Tensor) -> Tensor:
-        """The gates of the steps of a session, in the graph of the whole of it: (1, L) -> (1, L)."""
+        """The gate on each step, from the graph of the whole session: (1, L) -> (1, L)."""
         v = self.step_nodes(x)
         return self.attention(v, v)
 

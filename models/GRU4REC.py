@@ -12,28 +12,10 @@ from models.base import SessionModel
 
 
 class GRU4REC(SessionModel):
-    def __init__(
-        self,
-        *,
-        n_items: int,
-        width: int = 128,
-        hidden: int = 128,
-        layers: int = 1,
-        dropout: float = 0.0,
-        hidden_dropout: float = 0.0,
-        score: str = "dot",
-        scale: float = 12.0,
-    ):
-        super().__init__(
-            n_items=n_items,
-            width=width,
-            dropout=dropout,
-            hidden_dropout=hidden_dropout,
-            score=score,
-            scale=scale,
-        )
-        self.gru = nn.GRU(width, hidden, num_layers=layers, batch_first=True)
-        self.head = nn.Linear(hidden, width)
+    def __init__(self, *, n_items: int, hidden: int = 128, layers: int = 1, **shared):
+        super().__init__(n_items=n_items, **shared)
+        self.gru = nn.GRU(self.width, hidden, num_layers=layers, batch_first=True)
+        self.head = nn.Linear(hidden, self.width)
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:

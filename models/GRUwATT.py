@@ -1,9 +1,9 @@
-"""GRUwATT: the report's own. GRU4REC plus attention without NARM's sum, so that every step has an output.
+"""GRUwATT: a model of the report. GRU4REC with NARM's attention, but without its sum over the session.
 
-causal=True (default): c_t = a_tt h_t, each step's state gated by its own match; summing a_tj h_j over
-j <= t instead would be NARM. causal=False is the report's form, c_j = a_tj h_j with the query h_t from
-the session's last step: step j's output then sees the items after it, its own target among them, so
-its training loss means nothing. It is here to reproduce the report's numbers only.
+causal=True (default): c_t = a_tt h_t, so each step's state is gated by its own attention weight. The sum of
+a_tj h_j over j <= t would be NARM. causal=False is the report's form: c_j = a_tj h_j, with the query h_t from
+the session's last step. The output of step j then depends on later items, including its own target, so the
+training loss is meaningless. This form exists only to reproduce the report's numbers.
 """
 
 from __future__ import annotations
@@ -15,30 +15,12 @@ from models.base import AdditiveAttention, SessionModel, last_step, take_step
 
 
 class GRUwATT(SessionModel):
-    def __init__(
-        self,
-        *,
-        n_items: int,
-        width: int = 128,
-        hidden: int = 128,
-        causal: bool = True,
-        dropout: float = 0.25,
-        hidden_dropout: float = 0.0,
-        score: str = "dot",
-        scale: float = 12.0,
-    ):
-        super().__init__(
-            n_items=n_items,
-            width=width,
-            dropout=dropout,
-            hidden_dropout=hidden_dropout,
-            score=score,
-            scale=scale,
-        )
+    def __init__(self, *, n_items: int, hidden: int = 128, causal: bool = True, **shared):
+        super().__init__(n_items=n_items, **shared)
         self.causal = causal
-        self.gru = nn.GRU(width, hidden, batch_first=True)
+        self.gru = nn.GRU(self.width, hidden, batch_first=True)
         self.attention = AdditiveAttention(hidden, bias=False)
-        self.head = nn.Linear(2 * hidden, width)
+        self.head = nn.Linear(2 * hidden, self.width)
         self.reset_parameters()
 
     def attention_weights(self, h: Tensor, x: Tensor) -> Tensor:
@@ -47,7 +29,7 @@ class GRUwATT(SessionModel):
         return self.attention(query, h)
 
     def last_attention(self, x: Tensor) -> Tensor:
-        """The gates of a session without padding, each step's own: (1, L) -> (1, L)."""
+        """The gate on each step of a session without padding: (1, L) -> (1, L)."""
         return self.attention_weights(self.gru(self.embed(x))[0], x)
 
     def forward(self, x: Tensor) -> Tensor:

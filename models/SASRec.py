@@ -1,8 +1,8 @@
 """SASRec: Kang & McAuley 2018, "Self-Attentive Sequential Recommendation".
 
-Item + learned position embeddings, blocks of causal self-attention and a point-wise feed-forward
-network, each behind layer normalisation with a residual connection (their section III). A reference
-for the others; it has no notebook.
+Item and learned position embeddings, then blocks of causal self-attention and a point-wise feed-forward
+network, each with layer normalisation before it and a residual connection (their section III). It serves as a
+reference and has no notebook.
 """
 
 from __future__ import annotations
@@ -40,38 +40,26 @@ class SASRec(SessionModel):
         self,
         *,
         n_items: int,
-        width: int = 128,
         layers: int = 1,
         heads: int = 2,
         inner: int = 256,
         longest: int = LONGEST_SESSION,
-        dropout: float = 0.5,
-        hidden_dropout: float = 0.5,
-        score: str = "dot",
-        scale: float = 12.0,
+        **shared,
     ):
-        super().__init__(
-            n_items=n_items,
-            width=width,
-            dropout=dropout,
-            hidden_dropout=hidden_dropout,
-            score=score,
-            scale=scale,
-        )
-        self.position = nn.Embedding(longest, width)
+        super().__init__(n_items=n_items, **shared)
+        self.position = nn.Embedding(longest, self.width)
         self.blocks = nn.ModuleList(
-            Block(width=width, heads=heads, inner=inner, dropout=hidden_dropout) for _ in range(layers)
+            Block(width=self.width, heads=heads, inner=inner, dropout=self.hidden_dropout.p) for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(self.width)
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > self.position.num_embeddings:
-            raise ValueError(
-                f"sessions of {x.shape[1]} items: this SASRec takes {self.position.num_embeddings}"
-            )
+            raise ValueError(f"{x.shape[1]} items in a session; this SASRec takes {self.position.num_embeddings}")
         position = self.position(torch.arange(x.shape[1], device=x.device))
-        # sqrt(D), as in the authors' code: Xavier's embeddings of many items would drown in the positions'.
+        # sqrt(D), as in the authors' code: Xavier initialisation makes the embeddings of a large catalogue much
+        # smaller than those of the positions.
         h = self.dropout(self.embedding(x) * self.width**0.5 + position)  # (B, L, D)
         for block in self.blocks:
             h = block(h)

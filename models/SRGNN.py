@@ -2,9 +2,9 @@
 
 A gated graph network over the session's graph (eq. 1-5), soft attention with the last item as query
 (eq. 6), and the hybrid embedding s_h = W3 [s_l; s_g] (eq. 7). The output after step t comes from the graph
-of the prefix 1..t alone: all prefixes of a batch are expanded, and one `get_slice` builds their graphs.
+of the prefix 1..t only: all prefixes of a batch are expanded, and one `get_slice` builds their graphs.
 
-Shapes: P prefixes of a batch (rows), L steps and at most L nodes a graph.
+Shapes: B batch, P prefixes of a batch, L steps and at most L nodes per graph, D width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from models.base import AdditiveAttention, SessionModel, last_step, take_step
 from process_data import expand_prefixes, get_slice
 
-# Nodes whose messages are held at once: about 1 GiB at width 128.
+# Nodes that are processed at once; their messages take about 1 GiB at width 128.
 MOST_NODES = 2**17
 
 
@@ -42,55 +42,38 @@ class GatedGraph(nn.Module):
 
 
 class GraphSessionModel(SessionModel):
-    """Node vectors per step from one graph a row; subclasses differ in what they read from them."""
+    """Computes a node vector for each step; a subclass turns the vectors of a prefix into its `last_state`."""
 
     def step_nodes(self, x: Tensor) -> Tensor:
-        """v_i of each step i in the graph of the whole row: (P, L) -> (P, L, D)."""
+        """The node vector v_i of each step i, from the graph of the whole row: (P, L) -> (P, L, D)."""
         alias_inputs, A, items, _ = get_slice(x)
         nodes = self.graph(self.embed(items), A)  # (P, L, D)
         return nodes.gather(1, alias_inputs[..., None].expand(-1, -1, self.width))
 
     def forward(self, x: Tensor) -> Tensor:
         prefixes, mask = expand_prefixes(x)  # (P, L), (B, L)
-        parts = prefixes.split(max(1, MOST_NODES // prefixes.shape[1]))
-        if len(parts) == 1 or x.device.type == "mps":  # whose dropout masks `checkpoint` cannot draw again
+        chunks = prefixes.split(max(1, MOST_NODES // prefixes.shape[1]))
+        if len(chunks) == 1 or x.device.type == "mps":  # on MPS, `checkpoint` cannot repeat the dropout masks
             states = self.last_state(prefixes)  # (P, D)
-        else:  # computed again on the way back, so that one part's graphs are there at a time
-            states = torch.cat([checkpoint(self.last_state, part, use_reentrant=False) for part in parts])
+        else:  # the backward pass computes each chunk again, so only one chunk's graphs are in memory
+            states = torch.cat([checkpoint(self.last_state, chunk, use_reentrant=False) for chunk in chunks])
         return states.new_zeros(*x.shape, self.width).masked_scatter(mask[..., None], states)  # (B, L, D)
 
 
 class SRGNN(GraphSessionModel):
-    def __init__(
-        self,
-        *,
-        n_items: int,
-        width: int = 128,
-        graph_steps: int = 1,
-        dropout: float = 0.0,
-        hidden_dropout: float = 0.0,
-        score: str = "dot",
-        scale: float = 12.0,
-    ):
-        super().__init__(
-            n_items=n_items,
-            width=width,
-            dropout=dropout,
-            hidden_dropout=hidden_dropout,
-            score=score,
-            scale=scale,
-        )
-        self.graph = GatedGraph(width, steps=graph_steps)
-        self.attention = AdditiveAttention(width, bias=True)
-        self.W3 = nn.Linear(2 * width, width, bias=False)
+    def __init__(self, *, n_items: int, graph_steps: int = 1, **shared):
+        super().__init__(n_items=n_items, **shared)
+        self.graph = GatedGraph(self.width, steps=graph_steps)
+        self.attention = AdditiveAttention(self.width, bias=True)
+        self.W3 = nn.Linear(2 * self.width, self.width, bias=False)
         self.reset_parameters()
 
     def attention_weights(self, v: Tensor, x: Tensor) -> Tensor:
-        """alpha_i of the last step over every step: v (P, L, D), x (P, L) -> (P, L), 0 on the padding."""
+        """Weights alpha_i of all steps for the last one as query: v (P, L, D), x (P, L) -> (P, L), 0 for padding."""
         return self.attention(take_step(v, last_step(x))[:, None], v) * (x > 0)
 
     def last_attention(self, x: Tensor) -> Tensor:
-        """The weights of the last step over a session: (1, L) -> (1, L)."""
+        """The weights of a session's steps for the last one as query: (1, L) -> (1, L)."""
         return self.attention_weights(self.step_nodes(x), x)
 
     def last_state(self, x: Tensor) -> Tensor:

@@ -1,48 +1,49 @@
-"""MODELS by name; `build_model` makes one and remembers what it was made from."""
+"""MODELS by name, and `build_model`, which makes one from its name and arguments."""
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from importlib import import_module
 
-from models.base import SessionModel
-from models.counted import CountModel
+from models.base import SessionModel, constructor_parameters
+from models.baselines.base import Baseline
 from models.Ensemble import Ensemble
 
 
-def _classes(*names: str) -> dict[str, type]:
-    """Each name's class, from the file of the same name."""
-    return {name: getattr(import_module(f"models.{name}"), name) for name in names}
+def _classes(package: str, *names: str) -> dict[str, type]:
+    """Name -> class, imported from the file of the same name."""
+    return {name: getattr(import_module(f"{package}.{name}"), name) for name in names}
 
 
-# A new model is a file in this folder and its name here. In the order of the tables that show them.
+# To add a model, add its file to this folder and its name here. Tables show the models in this order.
 NEURAL_MODELS: dict[str, type[SessionModel]] = _classes(
-    "GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT", "SASRec"
+    "models", "GRU4REC", "SRGNN", "NARM", "GRUwATT", "GGNNwATT", "SASRec"
 )
-COUNT_MODELS: dict[str, type[CountModel]] = _classes(
-    "Popularity", "CoOccurrence", "RandomWalk", "SKNN", "VSKNN", "STAN", "SLIST"
+BASELINES: dict[str, type[Baseline]] = _classes(
+    "models.baselines", "Popularity", "CoOccurrence", "RandomWalk", "SKNN", "VSKNN", "STAN", "SLIST"
 )
-# A model is trained by gradient (`train.fit`), only counts (`train.count`), or averages others
-# (`ensemble.py`); all are scored alike.
-Model = SessionModel | CountModel | Ensemble
-MODELS: dict[str, type[Model]] = NEURAL_MODELS | COUNT_MODELS | {"Ensemble": Ensemble}
+# `sessionrec.fit.fit` trains a neural model, a baseline has its own `fit`, and an ensemble averages trained models.
+# All of them have the same methods for scoring.
+Model = SessionModel | Baseline | Ensemble
+MODELS: dict[str, type[Model]] = NEURAL_MODELS | BASELINES | {"Ensemble": Ensemble}
 
 
-def build_model(name: str, **arguments) -> Model:
-    """A new model; `model.name` and `model.arguments` (defaults included) rebuild it.
+def build_model(name: str, *, classes: Mapping[str, type] = MODELS, **arguments) -> Model:
+    """Make a model from its class name and constructor arguments, or an Ensemble from its recorded `arguments`.
 
-    Raises ValueError for an unknown name or argument, with those that exist.
+    classes: name -> class, or a function that makes the model. Raises ValueError for an unknown name or argument.
     """
-    if name not in MODELS:
-        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    signature = inspect.signature(MODELS[name])
-    unknown = set(arguments) - set(signature.parameters)
-    if unknown:
-        raise ValueError(
-            f"{name} takes no {', '.join(sorted(unknown))}; it takes {', '.join(signature.parameters)}"
-        )
-    bound = signature.bind(**arguments)
-    bound.apply_defaults()
-    model = MODELS[name](**bound.arguments)
-    model.name, model.arguments = name, dict(bound.arguments)
-    return model
+    if name not in classes:
+        raise ValueError(f"no model {name!r}; there are {', '.join(classes)}")
+    if name == "Ensemble":
+        n_items, weights = arguments["n_items"], arguments["weights"]
+        members = [
+            build_model(m["model"], classes=classes, **{**m["arguments"], "n_items": n_items})
+            for m in arguments["members"]
+        ]
+        return Ensemble(members, weights)
+    if isinstance(classes[name], type):
+        known = constructor_parameters(classes[name])
+        if unknown := arguments.keys() - known.keys():
+            raise ValueError(f"{name} takes no {', '.join(sorted(unknown))}; it takes {', '.join(known)}")
+    return classes[name](**arguments)

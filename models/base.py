@@ -1,10 +1,12 @@
-"""What every model shares: the item embedding, scoring against it, and where a session ends.
+"""Base class of the neural models: item embedding, scores, and the state after a session's last item.
 
-Shapes: B batch, L steps, D width, n items (ids 1..n, 0 pads).
+Shapes: B batch, L steps, D width, n items (ids 1..n, 0 is padding).
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -12,13 +14,59 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class SessionModel(nn.Module):
-    """Sequence in, hidden states out: a subclass implements `forward(x) -> (B, L, D)`.
+class RecordedModule(nn.Module):
+    """A module that records its constructor arguments, so that a checkpoint can rebuild it.
 
-    x (B, L) holds encoded ids, zeros to the right. The score of item i after step t is the dot product
-    of state and embedding, with score="cosine" their cosine times `scale` (a number, 1 / temperature), and
-    with score="learned" a cosine too, times a scale that starts there and is learned.
-    Dropout is applied to the embeddings of the session's items, hidden_dropout to the states.
+    name: the name of the class. arguments: argument name -> value, including defaults. Arguments that a subclass
+    sets itself when it calls `super().__init__` are not included.
+    """
+
+    name: str
+    arguments: dict
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _recording(cls.__init__)
+
+
+def _recording(init: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a constructor: record its arguments, then run it. Constructors of base classes add their defaults."""
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    @functools.wraps(init)
+    def recording(self: RecordedModule, *args, **kwargs) -> None:
+        passed = dict(zip((p.name for p in parameters), args, strict=False)) | kwargs
+        if "arguments" not in vars(self):  # this is the outermost constructor
+            self.name, self.arguments = type(self).__name__, passed
+        left_out = constructor_parameters(type(self)).keys() - passed.keys()
+        self.arguments = {k: v for k, v in defaults.items() if k in left_out} | self.arguments
+        init(self, *args, **kwargs)
+
+    return recording
+
+
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Name -> parameter of a constructor. `**shared` is replaced by the parameters of the base class."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in (owner for owner in cls.__mro__ if "__init__" in vars(owner)):
+        parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
+        found |= {p.name: p for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in found}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+class SessionModel(RecordedModule):
+    """Base class of the neural models: a subclass implements `forward(x) -> (B, L, D)`, one state per step.
+
+    x (B, L) contains encoded ids, with zeros to the right. The score of item i after step t is the cosine of state
+    and embedding times `scale` (1 / temperature), or their dot product with score="dot". `dropout` is applied to
+    the embeddings of the session's items, `hidden_dropout` to the states.
+
+    A subclass passes the five shared arguments on: `def __init__(self, *, n_items, hidden=128, **shared)` and
+    `super().__init__(n_items=n_items, **shared)`. An unknown argument raises TypeError.
     """
 
     recipe_section = "common"
@@ -27,24 +75,22 @@ class SessionModel(nn.Module):
         self,
         *,
         n_items: int,
-        width: int,
-        dropout: float,
-        hidden_dropout: float,
-        score: str,
-        scale: float,
+        width: int = 128,
+        dropout: float = 0.0,
+        hidden_dropout: float = 0.0,
+        score: str = "cosine",
+        scale: float = 12.0,
     ):
         super().__init__()
-        if score not in ("dot", "cosine", "learned"):
-            raise ValueError(f"score={score!r}: choose 'dot', 'cosine' or 'learned'")
+        if score not in ("dot", "cosine"):
+            raise ValueError(f"score={score!r}: choose 'dot' or 'cosine'")
         self.n_items, self.width, self.score, self.scale = n_items, width, score, scale
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
         self.hidden_dropout = nn.Dropout(hidden_dropout)
-        if score == "learned":
-            self.log_gain = nn.Parameter(torch.zeros(()))  # of the scale
 
     def reset_parameters(self) -> None:
-        """Xavier for every matrix, zero for every bias (the report's initialisation)."""
+        """Initialise matrices with Xavier and biases with zero, as in the report."""
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -54,40 +100,37 @@ class SessionModel(nn.Module):
             self.embedding.weight[0] = 0
 
     def embed(self, items: Tensor) -> Tensor:
-        """Ids (...) -> embeddings (..., D), dropout applied."""
+        """Ids (...) -> embeddings (..., D), with dropout."""
         return self.dropout(self.embedding(items))
 
     def last_state(self, x: Tensor) -> Tensor:
-        """State after each session's last item: (B, L) -> (B, D)."""
+        """The state after each session's last item: (B, L) -> (B, D)."""
         return take_step(self(x), last_step(x))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def item_matrix(self, ids: Tensor | None = None) -> Tensor:
-        """(n + 1, D) what states are scored against, row 0 is the padding; or the rows of some ids (K,)."""
+        """Item vectors for scoring: (n + 1, D), where row 0 is the padding, or (K, D) for ids (K,)."""
         rows = self.embedding.weight if ids is None else self.embedding(ids)
         return rows if self.score == "dot" else F.normalize(rows, dim=1)
 
     def query(self, states: Tensor) -> Tensor:
-        """States (..., D) -> queries (..., D): their product with `item_matrix` is the score."""
-        if self.score == "dot":
-            return states
-        scale = self.scale * self.log_gain.exp() if self.score == "learned" else self.scale
-        return F.normalize(states, dim=-1) * scale
+        """States (..., D) -> queries (..., D). The product of a query and `item_matrix` is the score."""
+        return states if self.score == "dot" else F.normalize(states, dim=-1) * self.scale
 
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x (B, L), out (B, n + 1)) -> the scores after each session's last item, written to `out`.
+        """Return a function of x (B, L) and out (B, n + 1) that writes the scores of all items to `out`.
 
-        What does not depend on the sessions is computed once, here.
+        The scores are those after each session's last item. Terms that do not depend on x are computed only once.
         """
         items = self.item_matrix().float().T  # (D, n + 1)
         return lambda x, out: torch.mm(self.query(self.last_state(x)).float(), items, out=out)
 
     def probabilities(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """As `scorer`, the softmax of the scores; 0 for the padding."""
+        """Like `scorer`, but the softmax of the scores; 0 for the padding."""
         score = self.scorer()
 
         def probabilities(x: Tensor, out: Tensor) -> Tensor:
@@ -96,9 +139,31 @@ class SessionModel(nn.Module):
 
         return probabilities
 
+    def extra_repr(self) -> str:
+        return f"score={self.score}, scale={self.scale}"
+
+
+class WrappedModule(SessionModel):
+    """Turns any module x (B, L) -> (B, L, D) with an item embedding (n + 1, D) into a SessionModel.
+
+    `model = WrappedModule(net, net.item_embedding)` can be used like any other model. To load its checkpoint,
+    pass a function that builds it: `load_checkpoint(path, model_class=make)` calls `make(n_items=...)`.
+    """
+
+    def __init__(self, module: nn.Module, embedding: nn.Embedding, *, score: str = "cosine", scale: float = 12.0):
+        n_items, width = embedding.num_embeddings - 1, embedding.embedding_dim
+        super().__init__(n_items=n_items, width=width, score=score, scale=scale)
+        self.module = module
+        del self.embedding
+        object.__setattr__(self, "embedding", embedding)  # not registered again: it belongs to `module`
+        self.name, self.arguments = type(module).__name__, {"n_items": n_items}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
 
 class AdditiveAttention(nn.Module):
-    """a = v^T sigmoid(A1 query + A2 key [+ c]), not normalised: NARM eq. 8, SR-GNN eq. 6."""
+    """a = v^T sigmoid(A1 query + A2 key [+ c]), not normalised (NARM eq. 8, SR-GNN eq. 6)."""
 
     def __init__(self, width: int, *, bias: bool):
         super().__init__()
@@ -107,15 +172,15 @@ class AdditiveAttention(nn.Module):
         self.v = nn.Linear(width, 1, bias=False)
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """query, key: any two shapes (..., H) that broadcast -> weights (...)."""
+        """query and key (..., H), broadcast against each other -> weights (...)."""
         return self.v(torch.sigmoid(self.A1(query) + self.A2(key))).squeeze(-1)
 
 
 def last_step(x: Tensor) -> Tensor:
-    """Index of each session's last item (0 for an empty one): (B, L) -> (B,)."""
+    """Index of each session's last item, 0 for an empty session: (B, L) -> (B,)."""
     return ((x > 0).sum(1) - 1).clamp(min=0)
 
 
 def take_step(states: Tensor, step: Tensor) -> Tensor:
-    """states (B, L, D) at one step (B,) a row -> (B, D)."""
+    """The state of one step per row: states (B, L, D), step (B,) -> (B, D)."""
     return states[torch.arange(len(states), device=states.device), step]

@@ -1,4 +1,4 @@
-"""What all tests share: the real data, and the settings of the property tests."""
+"""Shared by all tests: fixtures, and the settings of the property tests."""
 
 import os
 import shutil
@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Tiny tensors: a second thread costs more than it gives, in the processes that tests start as well.
+# With tiny tensors, a second thread makes tests slower, also in the processes that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No progress bars. tqdm reads this variable when it is imported, so it must be set before test modules are.
+os.environ["TQDM_DISABLE"] = "1"
 
 NO_REAL_DATA = "real data: DATASET_ROOT is not set"
-REAL_FILES = [
-    f"{name}/{part}_sessions.csv" for name in ("Amazon_Beauty", "Amazon_Cell") for part in ("train", "test")
-]
+REAL_FILES = [f"{name}/{part}_sessions.csv" for name in ("Amazon_Beauty", "Amazon_Cell") for part in ("train", "test")]
 
-# How long one example takes says more about what else the machine is doing than about the code.
+# No deadline, because the duration of an example depends on the load of the machine.
 settings.register_profile("collection", deadline=None)
 settings.load_profile("collection")
 
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Folder that holds Amazon_Beauty and Amazon_Cell; skips only if DATASET_ROOT is not set."""
+    """The folder with Amazon_Beauty and Amazon_Cell. Skips the test only if DATASET_ROOT is not set."""
     root = os.environ.get("DATASET_ROOT")
     if not root:
         pytest.skip(NO_REAL_DATA)
@@ -42,23 +42,33 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def project_copy(tmp_path_factory):
-    """A copy of the project's own files, so that what a run leaves behind stays out of the checkout."""
+    """A copy of the project, so that runs do not write files into the checkout."""
     root = Path(__file__).resolve().parent.parent
     copy = tmp_path_factory.mktemp("project")
     for pattern in ("*.py", "*.toml", "*.txt", "*.ipynb", "README.md", "Makefile"):
         for file in root.glob(pattern):
             shutil.copy(file, copy)
-    for folder in ("dataset", "models", "notebooks", "pretrained_model"):
+    for folder in (
+        "dataset",
+        "experiments",
+        "models",
+        "notebooks",
+        "plots",
+        "pretrained_model",
+        "results/tuning",
+        "sessionrec",
+    ):
         if (root / folder).is_dir():
             ignored = shutil.ignore_patterns("Amazon_*", "__pycache__", ".*")
             shutil.copytree(root / folder, copy / folder, ignore=ignored)
     return copy
 
 
-# A notebook's parameters on Demo, few epochs: by the file's stem; the others train one model.
+# Parameters of a notebook on Demo with few epochs, by the file's stem. All other notebooks use TRAINED_ON_DEMO.
 ON_DEMO = {
     "5_comparison": {"DATASETS": ["Demo"], "EPOCHS": 1, "SEEDS": [0], "SPLIT_SEEDS": [0]},
-    "6_tuning": {"DATASETS": ["Demo"], "EPOCHS": 3, "TRIALS": 3, "MODELS": ["GRU4REC", "STAN", "SKNN"]},
+    "6_tuning": {},
+    "8_your_own_model": {"DATASET": "Demo", "EPOCHS": 2},
     "get_final_result": {"DATASETS": ["Demo"], "EPOCHS": 1},
 }
-TRAINED_ON_DEMO = {"DATASET": "Demo", "EPOCHS": 1, "SEEDS": [0], "TRIAL_EPOCHS": 1}
+TRAINED_ON_DEMO = {"DATASET": "Demo", "EPOCHS": 1, "SEEDS": [0]}

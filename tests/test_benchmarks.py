@@ -1,4 +1,4 @@
-"""The benchmarks run and say what they measured: on Demo, and on made-up measurements."""
+"""The benchmarks, on Demo and on invented measurements."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from process_data import ROOT
+from dataset.files import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -15,11 +15,11 @@ import benchmark
 import floor
 import scaling
 
-from train import load_recipe
+from sessionrec.recipes import load_recipe
 
 
-def test_a_contest_runs_and_is_written_down(tmp_path, monkeypatch):
-    """Ours and the report's way take turns; RecBole has an environment of its own, which tests do without."""
+def test_a_contest_runs_and_writes_its_results(tmp_path, monkeypatch):
+    """With ours and the report's implementation only: RecBole needs another environment."""
     contest = {who: benchmark.CONTESTS["GRU4REC"][who] for who in ("ours", "the report's way")}
     monkeypatch.setattr(benchmark, "CONTESTS", {"GRU4REC": contest})
     monkeypatch.setattr(benchmark, "MOST_EPOCHS", 2)
@@ -27,7 +27,7 @@ def test_a_contest_runs_and_is_written_down(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--output", str(tmp_path)])
     benchmark.main()
     measured = json.loads((tmp_path / "speed.json").read_text())["GRU4REC"]["contestants"]
-    epochs = load_recipe("best", "GRU4REC", "demo")["fit"]["epochs"]
+    epochs = load_recipe("best", "GRU4REC", "demo").fit["epochs"]
     assert [row["epoch"] for row in measured["ours"]["epochs"]] == [*range(1, epochs + 1)]
     assert len(measured["the report's way"]["epochs"]) == 2
     assert measured["ours"]["epochs"][-1]["loss"] < measured["ours"]["epochs"][0]["loss"]
@@ -35,10 +35,10 @@ def test_a_contest_runs_and_is_written_down(tmp_path, monkeypatch):
     table = (tmp_path / "speed.md").read_text()
     assert "| ours (GRU4REC) | the report's way (GRU4REC) |" in table and "| the floor |" in table
     assert (tmp_path / "speed.png").stat().st_size > 10_000
-    # What is there is not measured again.
+    # Existing measurements are not repeated.
     monkeypatch.setattr(benchmark, "run_contest", None)
     benchmark.main()
-    # On other hardware it is, and what was not yet stays, each said with its own.
+    # On other hardware they are. The table names the hardware of each measurement.
     here = json.loads((tmp_path / "speed.json").read_text())["GRU4REC"]
     elsewhere = here | {"hardware": "an abacus, 1 threads"}
     (tmp_path / "speed.json").write_text(json.dumps({"GRU4REC": elsewhere, "NARM": elsewhere}))
@@ -52,9 +52,7 @@ def test_a_contest_runs_and_is_written_down(tmp_path, monkeypatch):
     assert f"GRU4REC: {here['date']}; {here['hardware']}." in table
     assert f"NARM: {here['date']}; an abacus, 1 threads." in table
     # Results of one dataset are not mixed with another's.
-    monkeypatch.setattr(
-        sys, "argv", ["benchmark.py", "--dataset", "Amazon_Beauty", "--output", str(tmp_path)]
-    )
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--dataset", "Amazon_Beauty", "--output", str(tmp_path)])
     with pytest.raises(SystemExit):
         benchmark.main()
     assert json.loads((tmp_path / "speed.json").read_text()) == stored
@@ -72,7 +70,7 @@ def test_seconds_until_a_target():
 
 
 @pytest.mark.parametrize(("best", "fair"), [(0.093, True), (0.0851, True), (0.0849, False)])
-def test_a_peer_far_below_what_it_is_known_for_is_no_opponent(best, fair):
+def test_a_peer_far_below_its_known_quality_is_invalid(best, fair):
     epoch = {"epoch": 1, "seconds": 1, "valid_seconds": 1, "MRR@20": best}
     one = {"model": "GRU4Rec", "epochs": [epoch], "peak_mib": 1, "test": {"MRR@20": 0.1}}
     one["scoring"] = [{"queries": 10, "seconds": 2}, {"queries": 10, "seconds": 1}]
@@ -93,8 +91,7 @@ def test_exponents_of_curves():
     sizes = [10, 100, 1000, 10_000]
     assert scaling.slope(sizes, [5 + size**2 for size in sizes]) == pytest.approx(2, abs=0.01)
     results = {
-        size: {"task": "train", "sessions": size, "items": scaling.FEW_ITEMS, "seconds": size / 7}
-        for size in sizes
+        size: {"task": "train", "sessions": size, "items": scaling.FEW_ITEMS, "seconds": size / 7} for size in sizes
     }
     curves = scaling.curves_of(results, "seconds", "sessions", 10_000)
     assert curves["train"][2] == pytest.approx(1)

@@ -1,9 +1,10 @@
 """Every notebook in a real browser, cell by cell, as a user runs it: `make browser-test`.
 
-JupyterLab on loopback with a token, Debian's chromium driven by selenium; skipped where they are missing.
-Screenshots are left in results/screenshots/ to be looked at.
+JupyterLab runs locally with a token, and selenium controls Debian's chromium. Without these the tests are skipped.
+Screenshots are written to results/screenshots/.
 """
 
+import os
 import secrets
 import shutil
 import socket
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 
 def shrink(path):
-    """Parameters for the Demo, and no outputs: what a browser shows was made in it."""
+    """A copy of the notebook with parameters for Demo and without outputs."""
     notebook = nbformat.read(path, 4)
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -53,7 +54,7 @@ def lab(project_copy):
         shrink(project_copy / name)
     settings = project_copy / ".lab"
     for name, values in {
-        # All cells in the page at once, else a screenshot of one far down finds nothing.
+        # Render all cells at once, because screenshots of cells that are not rendered fail.
         "notebook-extension/tracker": '{"windowingMode": "none"}',
         "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
     }.items():
@@ -67,8 +68,9 @@ def lab(project_copy):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--IdentityProvider.token={token}", f"--LabApp.user_settings_dir={settings}"]
     command += ["--ServerApp.port_retries=0", "--LabApp.news_url=", "--allow-root"]
+    environment = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
     with open(project_copy / "lab.log", "w") as log:
-        process = subprocess.Popen(command, cwd=project_copy, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=project_copy, stdout=log, stderr=log, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):
@@ -80,7 +82,7 @@ def lab(project_copy):
                 time.sleep(0.5)
         yield url, token
     finally:
-        process.kill()  # it would ask, and wait for its kernels
+        process.kill()  # a normal exit would ask for confirmation and wait for the kernels
         process.wait(30)
 
 
@@ -141,9 +143,7 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
     for _ in range(total):
         browser.switch_to.active_element.send_keys(Keys.SHIFT, Keys.ENTER)
         wait_for(
-            lambda: not any(cell["prompt"] == "[*]:" for cell in browser.execute_script(CELLS)),
-            600,
-            "a cell ending",
+            lambda: not any(cell["prompt"] == "[*]:" for cell in browser.execute_script(CELLS)), 600, "a cell ending"
         )
     cells = browser.execute_script(CELLS)
     elements = browser.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
@@ -157,11 +157,11 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
     codes = [cell for cell in nbformat.read(ROOT / name, 4).cells if cell.cell_type == "code"]
     assert sum(cell["prompt"] not in ("", "[ ]:") for cell in cells) == len(codes)
     images = [image for cell in cells for image in cell["images"]]
-    assert len(images) >= 2
+    assert images
     assert all(natural > 100 and shown > 100 for natural, shown in images), images
     bars = [bar for cell in cells for bar in cell["bars"]]
     assert all(float(bar.rstrip("%")) > 0 for bar in bars), "a progress bar never moved"
-    if name[0] == "n" and name[10] in "01234":
+    if name[0] == "n" and name[10] in "012348":
         assert bars, "training showed no progress bar"
     if name == "get_final_result.ipynb":
         explore_by_keyboard(browser)
@@ -169,7 +169,7 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
 
 
 def explore_by_keyboard(browser):
-    """The explorer's boxes, used with keys alone once the first has the focus."""
+    """The explorer's boxes can be used with the keyboard only."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -210,28 +210,3 @@ def explore_by_keyboard(browser):
     wait_for(refused, 60, "a sentence on bad ids")
     ActionChains(browser).send_keys(*[Keys.BACKSPACE] * len("seven"), choices[1], Keys.ENTER).perform()
     wait_for(lambda: not refused(), 60, "good ids shown again")
-
-
-def test_the_site_needs_no_network(browser, tmp_path):
-    from make_site import make_site
-
-    browser.execute_cdp_cmd("Network.enable", {})
-    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    try:
-        for page in make_site(tmp_path):
-            browser.get(page.as_uri())
-            SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-            browser.save_screenshot(str(SCREENSHOTS / f"site_{page.stem}.png"))
-            fetched = browser.execute_script(
-                "return performance.getEntriesByType('resource').map(entry => entry.name)"
-            )
-            assert not [url for url in fetched if url.startswith("http")], page.name
-            sizes = browser.execute_script(
-                "return [...document.images].map(i => [i.naturalWidth, i.clientWidth])"
-            )
-            assert all(natural > 100 and shown > 100 for natural, shown in sizes), page.name
-            wide = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{page.name} is wider than its window by {wide}"
-    finally:
-        browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline | {"offline": False})

@@ -1,6 +1,6 @@
-"""Any bytes at all: `read_sessions` and `recommend` give a result, or the one documented error.
+"""For arbitrary bytes, `read_sessions` and `recommend` return a result or raise the documented error.
 
-TRIED lists the cases that were thought of, hypothesis looks for the others.
+TRIED lists known cases; hypothesis searches for others.
 """
 
 import codecs
@@ -10,16 +10,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from checkpoint import load_checkpoint
-from process_data import LONGEST_SESSION, ROOT, DataError, Sessions, read_items, read_sessions
-from recommend import main, recommend
+from dataset.files import ROOT, read_items, read_sessions
+from dataset.sessions import LONGEST_SESSION, DataError, Sessions
+from recommend import main
+from sessionrec.checkpoint import load_checkpoint
+from sessionrec.recommend import recommend
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no line end")
 
 GOOD = b'session,label\n"[1, 2]",3\n[4],5\n'
-BIGGEST = 10**18 - 1  # what fits into 18 digits
+BIGGEST = 10**18 - 1  # the largest number with 18 digits
 TRIED = {
-    # name: (bytes, lists and labels, or what the error says)
+    # name: (bytes, lists and labels or the message of the error)
     "plain": (GOOD, ([[1, 2], [4]], [3, 5])),
     "CRLF": (GOOD.replace(b"\n", b"\r\n"), ([[1, 2], [4]], [3, 5])),
     "CR": (GOOD.replace(b"\n", b"\r"), ([[1, 2], [4]], [3, 5])),
@@ -36,32 +38,29 @@ TRIED = {
     "duplicate label": (b"session,label,label\n[1],2,3\n", "line 1: has the column `label` more than once"),
     "other header": (b"user,item\n1,2\n", "line 1: has no column `session`"),
     "formula": (b'session,label\n"=HYPERLINK(""x"")",2\n', "line 2: the session '=HYPERLINK"),
-    "formula in label": (b"session,label\n[1],=1+1\n", r"line 2: the label '=1\+1' is no item id"),
+    "formula in label": (b"session,label\n[1],=1+1\n", r"line 2: the label '=1\+1' is not an item id"),
     "code": (b"session,label\n\"__import__('os').getcwd()\",2\n", "line 2: the session"),
     "dictionary": (b'session,label\n"{1: 2}",2\n', "line 2: the session '{1: 2}' is not a list"),
-    "nested": (b'session,label\n"[[1], 2]",2\n', r"line 2: the session holds '\[1\]'"),
+    "nested": (b'session,label\n"[[1], 2]",2\n', r"line 2: the session contains '\[1\]'"),
     "huge id": (f"session,label\n[{BIGGEST}],2\n".encode(), ([[BIGGEST]], [2])),
     "too huge an id": (f"session,label\n[{BIGGEST + 1}],2\n".encode(), "line 2: the id .* has more than 18"),
     "thousand digits": (b"session,label\n[" + b"9" * 1000 + b"],2\n", "line 2: the id .* has more than 18"),
-    "negative": (b"session,label\n[-1],2\n", "line 2: the session holds '-1'"),
+    "negative": (b"session,label\n[-1],2\n", "line 2: the session contains '-1'"),
     "negative label": (b"session,label\n[1],-2\n", "line 2: the label '-2'"),
-    "float": (b"session,label\n[1.5],2\n", "line 2: the session holds '1.5'"),
-    "exponent": (b"session,label\n[1e3],2\n", "line 2: the session holds '1e3'"),
-    "underscore": (b"session,label\n[1_000],2\n", "line 2: the session holds '1_000'"),
-    "other digits": ("session,label\n[\u0661],2\n".encode(), "line 2: the session holds"),
-    "infinity": (b"session,label\n[inf],2\n", "line 2: the session holds 'inf'"),
+    "float": (b"session,label\n[1.5],2\n", "line 2: the session contains '1.5'"),
+    "exponent": (b"session,label\n[1e3],2\n", "line 2: the session contains '1e3'"),
+    "underscore": (b"session,label\n[1_000],2\n", "line 2: the session contains '1_000'"),
+    "other digits": ("session,label\n[\u0661],2\n".encode(), "line 2: the session contains"),
+    "infinity": (b"session,label\n[inf],2\n", "line 2: the session contains 'inf'"),
     "empty list": (b"session,label\n[],2\n", "line 2: the session is an empty list"),
-    "trailing comma": (b'session,label\n"[1,]",2\n', "line 2: the session holds ''"),
+    "trailing comma": (b'session,label\n"[1,]",2\n', "line 2: the session contains ''"),
     "blank label": (b"session,label\n[1],\n", "line 2: the label is missing"),
     "missing label": (b"session,label\n[1]\n", "line 2: the label is missing"),
     "too many cells": (b"session,label\n[1],2,3\n", "line 2: has 3 cells where the header has 2"),
-    "unclosed quote": (b'session,label\n"[1, 2],3\n', "is no CSV, or was cut off"),
-    "cut off in a list": (GOOD[:19], "is no CSV, or was cut off"),
-    "line of a later error": (b'session,label\n"[1,\n2]",3\n[x],4\n', "line 4: the session holds 'x'"),
-    "a session of 300,000 items": (
-        b'session,label\n"[' + b"7, " * 299_999 + b'7]",3\n',
-        ([[7] * 300_000], [3]),
-    ),
+    "unclosed quote": (b'session,label\n"[1, 2],3\n', "is not valid CSV, or is incomplete"),
+    "cut off in a list": (GOOD[:19], "is not valid CSV, or is incomplete"),
+    "line of a later error": (b'session,label\n"[1,\n2]",3\n[x],4\n', "line 4: the session contains 'x'"),
+    "a session of 300,000 items": (b'session,label\n"[' + b"7, " * 299_999 + b'7]",3\n', ([[7] * 300_000], [3])),
     "a million characters that are no list": (b"session,label\n" + b"x" * 10**6 + b",3\n", "line 2"),
     "spaces": (b'session , label\n"[ 1 , 2 ]", 3\n', ([[1, 2]], [3])),
     "a directory": (None, "cannot be read"),
@@ -69,7 +68,7 @@ TRIED = {
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_what_was_tried(name, tmp_path):
+def test_examples(name, tmp_path):
     content, expected = TRIED[name]
     file = tmp_path / "train_sessions.csv"
     file.mkdir() if content is None else file.write_bytes(content)
@@ -89,7 +88,7 @@ def file(tmp_path_factory):
 
 
 def read_or_refuse(file, content):
-    """A sound result, or a DataError that names the file and a line that exists."""
+    """Check for a valid result, or a DataError that names the file and an existing line."""
     file.write_bytes(content)
 
     def attempt(read):
@@ -105,9 +104,7 @@ def read_or_refuse(file, content):
         if sessions is None:
             continue
         assert len(sessions) and sessions.lengths.min() >= 1
-        assert (
-            sessions.items.dtype == np.int64 and 0 <= sessions.items.min() <= sessions.items.max() <= BIGGEST
-        )
+        assert sessions.items.dtype == np.int64 and 0 <= sessions.items.min() <= sessions.items.max() <= BIGGEST
         assert (sessions.labels is None) == (labels is False or b"label" not in content.split(b"\n")[0])
 
 
@@ -145,12 +142,7 @@ def saved():
 
 
 values = st.one_of(
-    st.integers(-3, 30),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    st.booleans(),
-    st.text(max_size=3),
-    st.none(),
+    st.integers(-3, 30), st.integers(-(2**70), 2**70), st.floats(), st.booleans(), st.text(max_size=3), st.none()
 )
 
 
@@ -158,7 +150,7 @@ values = st.one_of(
 @given(st.lists(st.lists(values, max_size=8), max_size=3))
 @example([[2**63]])
 @example([[]])
-def test_any_lists_are_recommended_for_or_refused(saved, lists):
+def test_any_lists_give_recommendations_or_an_error(saved, lists):
     try:
         found = recommend(saved, lists, k=3)
     except DataError as error:
@@ -171,21 +163,19 @@ def test_any_lists_are_recommended_for_or_refused(saved, lists):
         assert len(set(row)) == 3 and not set(row) & set(session)
 
 
-def test_a_session_far_longer_than_any(saved):
+def test_a_very_long_session(saved):
     ids = saved.vocabulary.item_ids
     long = np.tile(ids[:LONGEST_SESSION], 2000)
     found = recommend(saved, [long.tolist(), long[-LONGEST_SESSION:].tolist()], k=5)
     assert found.items[0].tolist() == found.items[1].tolist()
 
 
-# Without the label's own errors: `recommend` does not read that column.
-REFUSED = [
-    n for n, (_, e) in TRIED.items() if isinstance(e, str) and "the label '" not in e and "blank label" != n
-]
+# Without errors in labels, because `recommend` does not read that column.
+REFUSED = [n for n, (_, e) in TRIED.items() if isinstance(e, str) and "the label '" not in e and "blank label" != n]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_command_says_it_and_keeps_what_was_there(name, tmp_path, capsys):
+def test_the_command_reports_the_error_and_keeps_the_old_output(name, tmp_path, capsys):
     content, expected = TRIED[name]
     sessions, output = tmp_path / "sessions.csv", tmp_path / "out.csv"
     sessions.mkdir() if content is None else sessions.write_bytes(content)
@@ -197,6 +187,6 @@ def test_the_command_says_it_and_keeps_what_was_there(name, tmp_path, capsys):
     assert output.read_text() == "precious"
 
 
-def test_sessions_of_nothing(saved):
+def test_empty_sessions(saved):
     assert recommend(saved, []).items.shape == (0, 20)
     assert len(Sessions.from_lists([])) == 0

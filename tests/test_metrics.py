@@ -1,4 +1,4 @@
-"""metrics.py by hand: tie rule, unknown and masked targets, K at its edges, intervals over users."""
+"""metrics.py by hand: ties, unknown and masked targets, ranks near K, and intervals over users."""
 
 import math
 
@@ -14,12 +14,11 @@ from metrics import (
     hit_rate,
     mean_reciprocal_rank,
     ndcg,
+    per_query_metric,
     ranks_of_targets,
-    share_met,
     summarize,
     summarize_groups,
 )
-from process_data import Sessions
 
 OUT = -math.inf  # a column that must not be recommended
 RANKS = np.array([1, 2, 5, 6, 30])
@@ -37,9 +36,9 @@ def rank(scores, target):
         ([OUT, 0.9, 0.5, 0.5, 0.1], 2, 3),  # a tie counts against the target
         ([OUT, 0.9, 0.5, 0.5, 0.1], 3, 3),  # on either side of it
         ([OUT, 0.0, 0.0, 0.0, 0.0], 1, 4),  # a constant scorer gets n everywhere
-        ([OUT, 0.9, OUT, 0.2, 0.1], 3, 2),  # masked items are no rivals
-        ([OUT, 0.9, OUT, 0.2, 0.1], 2, 5),  # a masked target is behind all
-        ([OUT, 0.9, 0.5, 0.2, 0.1], 0, 5),  # and so is an unknown one
+        ([OUT, 0.9, OUT, 0.2, 0.1], 3, 2),  # masked items do not count
+        ([OUT, 0.9, OUT, 0.2, 0.1], 2, 5),  # a masked target comes last
+        ([OUT, 0.9, 0.5, 0.2, 0.1], 0, 5),  # and so does an unknown one
         ([OUT, -3.0, -1.0, -2.0, -4.0], 3, 2),
     ],
 )
@@ -54,7 +53,7 @@ def test_each_query_has_its_own_rank():
     assert ranks.tolist() == [1, 3, 3]
 
 
-def test_constant_scorer_scores_nothing():
+def test_a_constant_scorer_has_metrics_of_zero():
     scores = torch.zeros(50, 101)
     scores[:, 0] = OUT
     table = summarize(ranks_of_targets(scores, torch.arange(1, 51)).numpy())
@@ -82,6 +81,17 @@ def test_metrics_by_hand():
     assert ndcg(RANKS, 20) == pytest.approx(expected)
 
 
+def test_a_metric_is_the_mean_of_its_values():
+    assert per_query_metric(RANKS, "HR", 5).tolist() == [1, 1, 1, 0, 0]
+    assert per_query_metric(RANKS, "MRR", 5).tolist() == [1, 0.5, 0.2, 0, 0]
+    assert per_query_metric(RANKS, "NDCG", 20) == pytest.approx([1, 0.6309298, 0.3868528, 0.3562072, 0])
+    for name, metric in (("HR", hit_rate), ("MRR", mean_reciprocal_rank), ("NDCG", ndcg)):
+        for k in (1, 5, 20):
+            assert metric(RANKS, k) == pytest.approx(per_query_metric(RANKS, name, k).mean())
+    with pytest.raises(KeyError):
+        per_query_metric(RANKS, "MAP", 5)
+
+
 def test_summary_names_its_numbers():
     assert summarize(RANKS) == pytest.approx(
         {
@@ -98,7 +108,7 @@ def test_summary_names_its_numbers():
 
 
 @pytest.mark.parametrize("metric", [hit_rate, mean_reciprocal_rank, ndcg])
-def test_rank_k_is_the_last_that_counts(metric):
+def test_rank_k_counts_and_rank_k_plus_1_does_not(metric):
     assert metric(np.array([20]), 20) > 0
     assert metric(np.array([21]), 20) == 0
     assert metric(np.array([1]), 1) == 1
@@ -111,7 +121,7 @@ def test_summary_of_no_query_is_nan():
     assert all(math.isnan(value) for value in table.values())
 
 
-def test_groups_have_a_row_each():
+def test_each_group_has_a_row():
     table = summarize_groups(RANKS, np.array([2, 1, 1, 1, 3]))
     assert table.index.tolist() == [1, 2, 3]
     assert table["queries"].tolist() == [3, 1, 1]
@@ -135,7 +145,7 @@ def test_interval_has_the_width_of_the_normal_approximation():
     assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.008)
 
 
-def test_interval_covers_the_true_mean_as_often_as_it_says():
+def test_interval_covers_the_true_mean_with_its_level():
     covered = 0
     for seed in range(100):
         low, high = confidence_interval(draw_hits(200, seed), np.arange(200), rounds=200)
@@ -165,15 +175,15 @@ def test_interval_is_of_the_mean_over_queries_not_over_users():
     assert low < 0.9 < high < 0.95
 
 
-def test_interval_repeats_with_its_seed():
+def test_interval_is_reproducible_with_its_seed():
     values, users = np.random.default_rng(0).random(50), np.arange(50)
     first = confidence_interval(values, users, seed=1)
     assert confidence_interval(values, users, seed=1) == first
     assert confidence_interval(values, users, seed=2) != first
 
 
-def test_somebody_elses_metrics_agree():
-    """ir-measures (trec_eval and others) on the same rankings; ties it treats in another way."""
+def test_metrics_agree_with_ir_measures():
+    """ir-measures (trec_eval and others) on the same rankings without ties, which it treats in another way."""
     generator = np.random.default_rng(4)
     queries, n_items = 60, 40
     scores = generator.permuted(np.tile(np.arange(n_items, dtype=np.float32), (queries, 1)), axis=1)
@@ -192,12 +202,3 @@ def test_somebody_elses_metrics_agree():
         assert mean_reciprocal_rank(ranks, k) == pytest.approx(want[RR @ k])
         assert ndcg(ranks, k) == pytest.approx(want[nDCG @ k])
     assert 0.3 < hit_rate(ranks, 20) < 0.7
-
-
-def test_the_share_of_near_items_that_were_met_by_hand():
-    """Items 1 and 2 point one way, 3 and 4 another; 1 and 2 were taken together, and 2 and 3."""
-    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    sessions = Sessions.from_lists([[1, 2], [2, 3], [4], [2, 1]])
-    near, anybody = share_met(vectors, sessions, k=1)
-    assert near == 0.5  # 1 and 2 are each other's nearest and were met; 3 and 4 were not
-    assert anybody == pytest.approx(4 / 12)

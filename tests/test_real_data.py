@@ -1,18 +1,13 @@
-"""What the Amazon files are known to hold, and what the report's settings must make of them."""
+"""Known facts about the Amazon files, and the results of the report's settings on them."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from process_data import (
-    REPORT_PRESET,
-    Sessions,
-    has_repeats,
-    leak_rate,
-    load_dataset,
-    prepare,
-)
+from dataset.sessions import has_repeats
+from experiments.leakage import leak_rate
+from process_data import REPORT_PRESET, Sessions, load_dataset, prepare
 
 SEEDS = range(5)
 
@@ -25,15 +20,15 @@ class Facts(NamedTuple):
     new_items: int  # only in the test file
     sessions: int  # of the test file
     sessions_of_one: int
-    split: tuple[int, int]  # rows of the report's training and validation part
+    split: tuple[int, int]  # rows of the report's training and validation split
     n_items: int  # with the report's settings
     row_leak: tuple[float, float]  # same user, any user
     user_leak_of_two: tuple[float, float]  # by user, any user: rate and tolerance
     user_leak: tuple[float, float]  # the same on sessions of every length
 
 
-# Over single seeds the rates by row vary with a standard deviation of 0.008, those by user with
-# 0.005, 0.003 (Beauty), 0.0015, 0.005 (Cell); the mean of five seeds with less than half of that.
+# The standard deviation of the rates over single seeds is 0.008 by row, and by user
+# 0.005, 0.003 (Beauty), 0.0015, 0.005 (Cell). That of the mean of five seeds is less than half of it.
 FACTS = {
     "Amazon_Beauty": Facts(
         rows=50297,
@@ -73,8 +68,8 @@ def case(request, real_data):
 
 def measure_leak(dataset, **options):
     """Mean over seeds of (same user, any user)."""
-    parts = [prepare(dataset, split_seed=seed, **options) for seed in SEEDS]
-    return np.mean([leak_rate(part.train, part.valid) for part in parts], axis=0)
+    splits = [prepare(dataset, split_seed=seed, **options) for seed in SEEDS]
+    return np.mean([leak_rate(data.train, data.valid) for data in splits], axis=0)
 
 
 def test_rows_and_users(case):
@@ -108,7 +103,7 @@ def test_no_session_repeats_an_item(case):
     assert not has_repeats(Sessions(test.items, test.offsets, unlike_any))
 
 
-def test_reports_settings_give_the_reports_counts(case):
+def test_settings_of_the_report_give_its_counts(case):
     dataset, facts = case
     data = prepare(dataset, split="row", **REPORT_PRESET)
     assert (len(data.train), len(data.valid)) == facts.split
@@ -133,13 +128,13 @@ def test_user_split_does_not_leak(case, options, fact):
     assert any_user == pytest.approx(rate, abs=tolerance)
 
 
-def test_held_out_parts_are_tenths_of_the_users_and_like_the_test_file(case):
+def test_held_out_splits_have_a_tenth_of_the_users_and_resemble_the_test_file(case):
     dataset, facts = case
     data = prepare(dataset)
-    for part in (data.valid, data.test):
-        assert len(np.unique(part.users)) == round(facts.users / 10)
+    for queries in (data.valid, data.test):
+        assert len(np.unique(queries.users)) == round(facts.users / 10)
         share = np.mean(dataset.test.lengths == 1)
-        # Counted on the raw rows: encoding takes unknown items out of a session.
-        raw = dataset.train.take(np.isin(dataset.train.users, part.users))
-        assert len(raw) == len(part)
+        # Counted on the raw rows, because encoding removes unknown items.
+        raw = dataset.train.take(np.isin(dataset.train.users, queries.users))
+        assert len(raw) == len(queries)
         assert np.mean(raw.lengths == 1) == pytest.approx(share, abs=0.05)

@@ -1,7 +1,8 @@
-"""Set-up: every package is pinned and argued for, every target is listed."""
+"""Set-up: pinned packages, documented requirements and targets."""
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ PIN = re.compile(r"([\w.-]+)==([\w.]+)")
 
 
 def read_pins(file):
-    """{package: version}; a line that pins nothing is an error."""
+    """{package: version}. A line without a pinned version is an error."""
     pins = {}
     for line in (ROOT / file).read_text().splitlines():
         if not line.startswith(("#", "-r ")):
@@ -21,7 +22,7 @@ def read_pins(file):
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
-def test_each_requirement_has_a_pin_and_a_reason(file):
+def test_each_requirement_has_a_version_and_a_comment(file):
     for line in (ROOT / file).read_text().splitlines():
         assert line.startswith("-r ") or re.fullmatch(rf"{PIN.pattern}\s+# \w.*", line), line
 
@@ -34,39 +35,57 @@ def test_constraints_agree_with_the_requirements():
     assert not any(name.startswith(("nvidia", "cuda", "triton")) for name in constraints)
 
 
+def test_pyproject_lists_the_same_packages_with_lower_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = dict(line.split(">=") for line in project["dependencies"])
+    pins = read_pins("requirements.txt")
+    assert list(bounds) == list(pins)
+    for name, bound in bounds.items():
+        assert [*map(int, bound.split("."))] <= [*map(int, pins[name].split("."))], name
+
+
+def test_an_unknown_make_variable_is_an_error():
+    run = subprocess.run(["make", "-n", "results", "DATASTE=Demo"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "there is no variable DATASTE; the variables are" in run.stderr and " DATASET " in run.stderr
+
+
+def test_make_passes_its_variables_on():
+    command = ["make", "-n", "results", "DATASET=my shop", "K=10", "MODELS=GRU4REC,Ensemble"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert '-m experiments.results --dataset "my shop" --k "10" --models "GRU4REC,Ensemble"' in printed
+    lab = subprocess.run(
+        ["make", "-n", "lab", "ARGS=--port 9000"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--port 9000" in lab.stdout
+
+
 def test_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
-    listed = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     listed = [line for line in listed if not line.startswith("make[")]
     assert [line.split()[1] for line in listed] == targets
     assert all(len(line.split()) > 3 for line in listed)
     assert {"results", "test", "test-long", "lint", "lab", "notebooks", "data"} <= set(targets)
 
 
-@pytest.mark.parametrize(
-    ("python", "reason"), [("no-such-python", "is not installed"), ("{old}", "is older")]
-)
-def test_unusable_python_is_told_in_one_sentence(tmp_path, python, reason):
+@pytest.mark.parametrize(("python", "reason"), [("no-such-python", "is not installed"), ("{old}", "is older")])
+def test_unusable_python_is_reported_in_one_line(tmp_path, python, reason):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")  # what the version check of an older Python returns
     old.chmod(0o755)
     for file in ("Makefile", "requirements.txt", "constraints.txt"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
     run = subprocess.run(
-        ["make", "results", f"PYTHON={python.format(old=old)}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+        ["make", "results", f"PYTHON={python.format(old=old)}"], cwd=tmp_path, capture_output=True, text=True
     )
     assert run.returncode != 0
     assert reason in run.stdout
     assert not (tmp_path / ".venv").exists()
 
 
-def test_real_data_and_local_results_are_ignored_and_the_rest_is_not():
+def test_git_ignores_only_data_and_local_results():
     ignored = [
         ".venv/bin/python",
         "dataset/Amazon_Beauty/train_sessions.csv",
@@ -80,12 +99,9 @@ def test_real_data_and_local_results_are_ignored_and_the_rest_is_not():
         "pretrained_model/Beauty/GRU4REC.safetensors",
         "notebooks/0_GRU4REC.ipynb",
     ]
-    # --no-index, so that the rules are asked and not whether a file is tracked already.
+    # --no-index applies the rules also to tracked files.
     run = subprocess.run(
-        ["git", "check-ignore", "--no-index", *ignored, *kept],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        ["git", "check-ignore", "--no-index", *ignored, *kept], cwd=ROOT, capture_output=True, text=True
     )
     if run.returncode > 1:
         pytest.skip("not a git checkout")

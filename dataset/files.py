@@ -1,0 +1,264 @@
+"""Dataset folders and their files: find them, read them strictly, hash them, and write files atomically.
+
+A dataset is a folder with `train_sessions.csv` (`session,label`) and `test_sessions.csv` (`session`, and
+optionally `label`). Cells are matched against a pattern and never evaluated.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dataset.fetch import AMAZON, ServerUnreachable, fetch
+from dataset.sessions import DataError, Sessions, find_users, offsets_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# 18 digits always fit into int64.
+_ID = re.compile(r"\s*[0-9]{1,18}\s*", re.ASCII)
+_LIST = re.compile(r"\s*\[\s*[0-9]{1,18}\s*(?:,\s*[0-9]{1,18}\s*)*\]\s*", re.ASCII)
+
+
+# --------------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
+    """Read one session file strictly.
+
+    labels: True requires the `label` column, None reads it if it exists, False ignores it.
+    Raises DataError (file, line, reason) if a session is not a list of non-negative integers or a label that is read
+    is not such an integer, if a column is missing, or if the file is empty, incomplete or not UTF-8.
+    """
+    path = Path(path)
+    text = _read_text(path)
+
+    def fail(row: int, reason: str):
+        raise DataError(path, _line_of_row(text, row), reason)
+
+    header, body = _header_and_rows(path, _read_csv(path, text), fail, labels=bool(labels))
+    if not text.endswith(("\n", "\r")):
+        warnings.warn(f"{path}: no line end after the last row; is the file complete?", stacklevel=2)
+    lists = [cells[header.index("session")] for cells in body]
+    for row, cell in enumerate(lists, 1):
+        if not _LIST.fullmatch(cell):
+            fail(row, _describe_bad_session(cell))
+    flat = ",".join(lists).replace("[", "").replace("]", "")
+    lengths = np.fromiter((cell.count(",") + 1 for cell in lists), np.int64, len(lists))
+    sessions = Sessions(np.fromstring(flat, np.int64, sep=","), offsets_of(lengths))
+    if labels is False or "label" not in header:
+        return sessions
+    label_cells = [cells[header.index("label")] for cells in body]
+    for row, cell in enumerate(label_cells, 1):
+        if not _ID.fullmatch(cell):
+            fail(row, f"the label {_short(cell)} is not an item id" if cell.strip() else "the label is missing")
+    return replace(sessions, labels=np.fromstring(",".join(label_cells), np.int64, sep=","))
+
+
+def _header_and_rows(
+    path: Path, rows: list[list[str]], fail: Callable, *, labels: bool
+) -> tuple[list[str], list[list[str]]]:
+    """The column names, and the rows below the header. Checks that there are rows, each as wide as the header."""
+    header, body = [name.strip() for name in rows[0]], rows[1:]
+    for name in ("session", "label"):
+        if header.count(name) > 1:
+            raise DataError(path, 1, f"has the column `{name}` more than once")
+        if name not in header and (name == "session" or labels):
+            raise DataError(path, 1, f"has no column `{name}` (its header is {_short(','.join(header))})")
+    while body and not body[-1]:  # blank lines at the end are allowed
+        body.pop()
+    if not body:
+        raise DataError(path, None, "has a header but no rows")
+    for row, cells in enumerate(body, 1):
+        if len(cells) != len(header):
+            if "label" in header and 0 < len(cells) == header.index("label"):
+                fail(row, "the label is missing")
+            fail(row, f"has {len(cells)} cells where the header has {len(header)}")
+    return header, body
+
+
+def read_items(path: str | Path) -> dict[int, str]:
+    """Item id -> item name, from the `items.csv` (`id,item`) that `dataset/convert.py` writes. Raises DataError."""
+    path = Path(path)
+    text = _read_text(path)
+    header, *body = _read_csv(path, text)
+    if header != ["id", "item"]:
+        raise DataError(path, 1, f"must have the columns id,item (its header is {_short(','.join(header))})")
+    names: dict[int, str] = {}
+    for row, cells in enumerate(body, 1):
+        if len(cells) != 2 or not _ID.fullmatch(cells[0]) or int(cells[0]) in names:
+            raise DataError(path, _line_of_row(text, row), "must have an id that no other row has, and a name")
+        names[int(cells[0])] = cells[1]
+    return names
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(path, None, f"cannot be read ({error.strerror})") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(path, line, "is not UTF-8 text; save the file as UTF-8") from None
+
+
+def _read_csv(path: Path, text: str) -> list[list[str]]:
+    if not text.strip():
+        raise DataError(path, None, "is empty")
+    csv.field_size_limit(2**31 - 1)  # sessions may be long
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise DataError(path, reader.line_num, f"is not valid CSV, or is incomplete ({error})") from None
+
+
+def _line_of_row(text: str, row: int) -> int:
+    """The first line of a record (0 is the header). Computed only to report an error."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    for _ in range(row):
+        next(reader)
+    return reader.line_num + 1
+
+
+def _describe_bad_session(cell: str) -> str:
+    """The reason why a cell is not a list of item ids."""
+    text = cell.strip()
+    if text.startswith("[") and text.endswith("]"):
+        if not text[1:-1].strip():
+            return "the session is an empty list"
+        for item in text[1:-1].split(","):
+            if not _ID.fullmatch(item):
+                if item.strip().isdecimal() and item.isascii():
+                    return f"the id {_short(item.strip())} has more than 18 digits"
+                return f"the session contains {_short(item.strip())}, which is not an item id (0, 1, 2, ...)"
+    return f"the session {_short(cell)} is not a list such as [1, 2]"
+
+
+def _short(text: str, limit: int = 40) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+# --------------------------------------------------------------------------------------------------
+# A dataset folder
+
+
+@dataclass(frozen=True, eq=False)
+class SessionDataset:
+    """The contents of a dataset folder, with raw ids and the users of the training rows.
+
+    sha256: hash of both files, see `hash_dataset`.
+    """
+
+    name: str
+    folder: Path
+    train: Sessions
+    test: Sessions
+    sha256: str
+
+    @property
+    def short_name(self) -> str:
+        """The name in `test_result_<short_name>.csv`."""
+        return short_name(self.name)
+
+
+def short_name(name: str) -> str:
+    """`beauty` for `Amazon_Beauty`, `cell` for `Amazon_Cell`; any other name in lower case."""
+    short = {folder.lower(): short for short, folder in AMAZON.items()}
+    return short.get(name.lower(), name.lower())
+
+
+def find_dataset(name: str | Path) -> Path:
+    """The folder of a dataset, given as a path or as the name of a folder in DATASET_ROOT or `dataset/`.
+
+    The Amazon datasets are downloaded if necessary. Raises DataError if the dataset does not exist, and the errors
+    of `dataset.fetch.fetch`.
+    """
+    path = Path(name)
+    roots = [Path(os.environ["DATASET_ROOT"])] if os.environ.get("DATASET_ROOT") else []
+    roots.append(ROOT / "dataset")
+    if (path / "train_sessions.csv").is_file():
+        return path
+    if str(name) in AMAZON.values():
+        return fetch(str(name))
+    for root in roots:
+        if (root / path / "train_sessions.csv").is_file():
+            return root / path
+    if (short := str(name).lower()) in AMAZON:  # last: a folder named `Beauty` takes precedence
+        return fetch(AMAZON[short])
+    if path.is_dir():
+        raise DataError(path / "train_sessions.csv", None, "does not exist; a dataset folder needs it")
+    known = {file.parent.name for root in roots for file in root.glob("*/train_sessions.csv")} | {*AMAZON.values()}
+    raise DataError(name, None, f"is not a dataset folder; name a folder, or one of {', '.join(sorted(known))}")
+
+
+def load_dataset(name: str | Path) -> SessionDataset:
+    """Read a dataset by name or folder, and find the users of its training rows.
+
+    Raises DataError (file, line, reason), and the errors of `find_dataset`.
+    """
+    folder = find_dataset(name)
+    train = read_sessions(folder / "train_sessions.csv", labels=True)
+    test = read_sessions(folder / "test_sessions.csv")
+    train = replace(train, users=find_users(train))
+    return SessionDataset(folder.resolve().name, folder, train, test, hash_dataset(folder))
+
+
+def hash_dataset(folder: Path) -> str:
+    """SHA-256 of a dataset's two files. A checkpoint stores it to identify its training data."""
+    digest = hashlib.sha256()
+    for file in ("train_sessions.csv", "test_sessions.csv"):
+        digest.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def load_datasets(names: Sequence[str | Path]) -> list[SessionDataset]:
+    """Load each dataset. If the download server is unreachable, print a message and return only Demo.
+
+    Raises DataError, and `dataset.fetch.DownloadError` if the server sends a wrong answer.
+    """
+    try:
+        return [load_dataset(name) for name in names]
+    except ServerUnreachable as error:
+        print(f"{error} Using the included dataset Demo instead.")
+        return [load_dataset(ROOT / "dataset" / "Demo")]
+
+
+# --------------------------------------------------------------------------------------------------
+# Writing
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file in the folder of `path`, which replaces `path` if the block ends without an error.
+
+    After an error, such as OSError for a full disk, the old file is unchanged.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes the file readable by its owner only
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

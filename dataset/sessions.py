@@ -1,0 +1,203 @@
+"""Sessions as flat arrays, the users they belong to, and the vocabulary that numbers their items.
+
+Shapes:  R rows (sessions), N items in all rows, L longest session, n items of the vocabulary.
+Ids:     raw ids are those of the file; encoded ids are 1..n in the order of the sorted raw ids. 0 is padding and,
+         as a target, an item that the model does not know.
+
+Training rows are prefix-augmented: `[a]->b`, `[a, b]->c`, `[a, b, c]->d` belong to one user. A split must keep the
+rows of a user together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+PADDING = 0
+# Models read only the last 50 items of a session. This limits the cost of attention and session graphs.
+LONGEST_SESSION = 50
+
+
+class DataError(ValueError):
+    """Data that cannot be used: `file`, `line` (1 is the header, None means the whole file) and `reason`."""
+
+    def __init__(self, file: str | Path, line: int | None, reason: str):
+        self.file, self.line, self.reason = str(file), line, reason
+        super().__init__(f"{file}{f', line {line}' if line else ''}: {reason}")
+
+
+@dataclass(frozen=True, eq=False)
+class Sessions:
+    """R sessions as flat arrays.
+
+    items (N,) int64, offsets (R + 1,) int64: session r is items[offsets[r]:offsets[r + 1]].
+    labels (R,) int64 or None: the next item. users (R,) int64 or None: the user of each row.
+    n_items: None for raw ids; for encoded ids the size of their vocabulary.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray | None = None
+    users: np.ndarray | None = None
+    n_items: int | None = None
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Sequence[int]], labels=None, users=None, n_items=None) -> Sessions:
+        """Sessions from lists of ids. Raises DataError for an id that is not a non-negative integer."""
+        if any(isinstance(s, (int, np.integer)) for s in lists):
+            raise DataError("sessions", None, "each session must be a list of ids: [[1, 2]], not [1, 2]")
+        lengths = np.fromiter((len(s) for s in lists), np.int64, len(lists))
+        items = np.array([i for s in lists for i in s])
+        if items.size and not (items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < 2**63):
+            raise DataError("sessions", None, "item ids must be non-negative integers")
+        labels, users = (None if a is None else np.asarray(a, np.int64) for a in (labels, users))
+        return cls(items.astype(np.int64), offsets_of(lengths), labels, users, n_items)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> list[int]:
+        row = range(len(self))[row]
+        return self.items[self.offsets[row] : self.offsets[row + 1]].tolist()
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(R,) items per session."""
+        return np.diff(self.offsets)
+
+    @property
+    def row_of_item(self) -> np.ndarray:
+        """(N,) the row of each entry of `items`."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def take(self, rows: np.ndarray) -> Sessions:
+        """Select rows by indices, in this order, or by a boolean mask."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, np.int64)
+        lengths = self.lengths[rows]
+        offsets = offsets_of(lengths)
+        flat = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        labels, users = (None if a is None else a[rows] for a in (self.labels, self.users))
+        return replace(self, items=self.items[flat], offsets=offsets, labels=labels, users=users)
+
+    def with_labels_appended(self) -> Sessions:
+        """Append to each session its label."""
+        items = np.insert(self.items, self.offsets[1:], self.labels)
+        return replace(self, items=items, offsets=self.offsets + np.arange(len(self) + 1), labels=None)
+
+    def padded(self, longest: int | None = None) -> np.ndarray:
+        """(R, L) int64, with zeros to the right. `longest` keeps only the last items of each session."""
+        lengths = self.lengths if longest is None else np.minimum(self.lengths, longest)
+        steps = np.arange(lengths.max(initial=1))  # one column if there is no item at all
+        inside = steps < lengths[:, None]
+        out = np.zeros(inside.shape, np.int64)
+        start = self.offsets[1:] - lengths
+        out[inside] = self.items[(start[:, None] + steps)[inside]]
+        return out
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Lengths (R,) -> offsets (R + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+# --------------------------------------------------------------------------------------------------
+# Users
+
+
+def find_users(sessions: Sessions) -> np.ndarray:
+    """(R,) user of each row: a new user starts where a row is not the previous row's session + label."""
+    lengths, items, offsets = sessions.lengths, sessions.items, sessions.offsets
+    continues = np.zeros(len(sessions), bool)
+    continues[1:] = (lengths[1:] == lengths[:-1] + 1) & (items[offsets[2:] - 1] == sessions.labels[:-1])
+    # Compare all but the last item of each candidate with the row before it.
+    row = sessions.row_of_item
+    step = np.arange(len(items)) - offsets[row]
+    compare = continues[row] & (step < lengths[row] - 1)
+    before = offsets[np.maximum(row - 1, 0)] + step
+    differs = items[compare] != items[before[compare]]
+    continues[row[compare][differs]] = False
+    return np.cumsum(~continues) - 1
+
+
+def maximal_sessions(sessions: Sessions) -> tuple[Sessions, np.ndarray]:
+    """Fold the prefix rows of each user into one maximal session: the longest row + its label.
+
+    Returns the U sessions (label appended) and, for each of their steps t (predict item t + 1 from the items up to
+    t), the number of the user's rows that contain the step: flat (N - U,) int64.
+    """
+    order = np.lexsort((sessions.lengths, sessions.users))
+    users, lengths = sessions.users[order], sessions.lengths[order]
+    last = np.r_[users[1:] != users[:-1], True] if len(order) else np.zeros(0, bool)
+    folded = sessions.take(order[last]).with_labels_appended()
+    # A row of m steps contains the steps 0..m-1: mark its last step, then sum backwards within the user.
+    starts = offsets_of(folded.lengths - 1)
+    marks = np.zeros(starts[-1], np.int64)
+    user_of_row = np.cumsum(np.r_[0, last[:-1]]) if len(order) else np.zeros(0, np.int64)
+    np.add.at(marks, starts[user_of_row] + lengths - 1, 1)
+    backwards = np.r_[0, np.cumsum(marks[::-1])][::-1]
+    return folded, backwards[:-1] - np.repeat(backwards[starts[1:]], np.diff(starts))
+
+
+def count_items(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted item ids and the number of occurrences of each. Prefix rows of a user are folded first."""
+    return np.unique(maximal_sessions(sessions)[0].items, return_counts=True)
+
+
+def has_repeats(sessions: Sessions) -> bool:
+    """Whether any session + label contains an item twice."""
+    sequences = sessions.with_labels_appended()
+    order = np.lexsort((sequences.items, sequences.row_of_item))
+    row, item = sequences.row_of_item[order], sequences.items[order]
+    return bool(((row[1:] == row[:-1]) & (item[1:] == item[:-1])).any())
+
+
+def clean_sessions(sessions: Sessions, *, keep: np.ndarray, min_session_length: int = 1) -> Sessions:
+    """Remove the items that are not in `keep`, then the rows without a label or with too short a session."""
+    rows = np.isin(sessions.labels, keep)
+    sessions = _select_items(sessions, np.isin(sessions.items, keep))
+    return sessions.take(rows & (sessions.lengths >= max(1, min_session_length)))
+
+
+def _select_items(sessions: Sessions, mask: np.ndarray) -> Sessions:
+    """Keep the entries of `items` where mask (N,) is True. Sessions may become empty."""
+    lengths = np.bincount(sessions.row_of_item[mask], minlength=len(sessions))
+    return replace(sessions, items=sessions.items[mask], offsets=offsets_of(lengths))
+
+
+# --------------------------------------------------------------------------------------------------
+# Vocabulary
+
+
+class Vocabulary:
+    """Raw ids <-> 1..n. item_ids (n,) int64: the sorted raw ids."""
+
+    def __init__(self, item_ids: np.ndarray):
+        self.item_ids = np.unique(np.asarray(item_ids, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def encode(self, raw: np.ndarray) -> np.ndarray:
+        """Raw ids -> 1..n, and 0 for an unknown id; same shape."""
+        raw = np.asarray(raw, np.int64)
+        if not len(self):
+            return np.zeros_like(raw)
+        index = np.searchsorted(self.item_ids, raw).clip(max=len(self) - 1)
+        return np.where(self.item_ids[index] == raw, index + 1, PADDING)
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """1..n -> raw ids; same shape. Raises ValueError for other ids, including 0 (padding)."""
+        ids = np.asarray(ids, np.int64)
+        if ids.size and (ids.min() < 1 or ids.max() > len(self)):
+            raise ValueError(f"encoded ids must be 1..{len(self)}")
+        return self.item_ids[ids - 1]
+
+    def encode_sessions(self, sessions: Sessions) -> Sessions:
+        """Encode. Unknown items are removed from their session, which may become empty; unknown labels become 0."""
+        items = self.encode(sessions.items)
+        labels = None if sessions.labels is None else self.encode(sessions.labels)
+        encoded = replace(sessions, items=items, labels=labels, n_items=len(self))
+        return _select_items(encoded, items != PADDING)

@@ -1,0 +1,70 @@
+"""Leakage: the share of validation rows that shifted training also contains.
+
+A user's rows are prefixes of one another: `[a]->b`, `[a, b]->c`, `[a, b, c]->d`. Training on shifted sequences
+(`TrainDataset`) turns the last row into all three pairs. With a row split, many validation pairs are therefore
+trained on.
+
+Shapes: R rows, L longest session, P trained pairs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from process_data import Sessions
+
+
+class LeakRate(NamedTuple):
+    same_user: float
+    any_user: float
+
+
+def leak_rate(train: Sessions, validation: Sessions) -> LeakRate:
+    """Share of the validation pairs (session, label) that shifted training contains.
+
+    same_user: the pair comes from training rows of the same user. This is the leak. any_user: the pair comes from
+    rows of any user; some pairs are common to independent users.
+    """
+    if not len(validation):
+        return LeakRate(0.0, 0.0)
+    any_user = np.isin(_row_hashes(validation), _trained_pairs(train)[0])
+    return LeakRate(float(leaked_rows(train, validation).mean()), float(any_user.mean()))
+
+
+def leaked_rows(train: Sessions, validation: Sessions) -> np.ndarray:
+    """(R,) bool: whether the training rows of the same user contain the validation pair."""
+    pairs, users = _trained_pairs(train)
+    return np.isin(_mix(_row_hashes(validation), validation.users), _mix(pairs, users))
+
+
+def _trained_pairs(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes (P,) of every pair that shifted training contains, and their users (P,)."""
+    hashes, exists = _prefix_hashes(sessions)
+    rows, steps = np.nonzero(exists[:, 1:])  # a pair has at least two items
+    return hashes[rows, steps + 1], sessions.users[rows]
+
+
+def _row_hashes(sessions: Sessions) -> np.ndarray:
+    """(R,) the hash of each row's session and label."""
+    return _prefix_hashes(sessions)[0][np.arange(len(sessions)), sessions.lengths]
+
+
+def _prefix_hashes(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
+    """64-bit hashes of session + label up to each item (R, L + 1), and a mask (R, L + 1) of those that exist."""
+    sequences = sessions.with_labels_appended()
+    exists = np.arange(sequences.lengths.max(initial=1)) < sequences.lengths[:, None]
+    hashes = np.zeros(exists.shape, np.uint64)
+    state = np.zeros(len(sessions), np.uint64)
+    for step, column in enumerate(sequences.padded().T):
+        hashes[:, step] = state = _mix(state, column + 1)
+    return hashes, exists
+
+
+def _mix(state: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Combine two 64-bit hashes with splitmix64. Overflow is intended."""
+    z = state * np.uint64(0x9E3779B97F4A7C15) + value.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,74 @@
+"""S-KNN: Jannach & Ludewig 2017, "When Recurrent Neural Networks meet the Neighborhood".
+
+The k training sessions most similar to the current one (cosine of the item sets) recommend their items, weighted
+by similarity. The data have no timestamps, so old sessions are not excluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from dataset.sessions import Sessions
+from models.baselines.base import (
+    Baseline,
+    binary,
+    cut_sessions,
+    last_occurrences,
+    query_matrix,
+    scale_rows,
+    session_matrix,
+)
+
+
+class SKNN(Baseline):
+    """Stores the training sessions as neighbours. Sessions longer than LONGEST_SESSION items are cut into several."""
+
+    def __init__(self, *, n_items: int, k: int = 100):
+        super().__init__(n_items=n_items)
+        if k < 1:
+            raise ValueError(f"k={k}: at least one neighbour is needed")
+        self.k = k
+        self.register_matrix("sessions")
+
+    def learn(self, sessions: Sessions, popularity: np.ndarray) -> None:
+        self.set_matrix("sessions", session_matrix(cut_sessions(sessions), self.n_items))
+
+    def session_sets(self) -> csr_array:
+        """(S, n + 1): 1 for each item of a training session, even if it occurs several times."""
+        return binary(self.matrix("sessions"))
+
+    def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
+        sets = self.session_sets()
+        by_item = normalized(sets).T.tocsr()  # (n + 1, S)
+
+        def score(x: np.ndarray) -> csr_array:
+            inside = last_occurrences(x)
+            weights = np.broadcast_to(inside.sum(1, keepdims=True).clip(1) ** -0.5, x.shape)
+            similarity = query_matrix(x, weights, inside, self.n_items) @ by_item  # (C, S)
+            offsets, chosen = strongest(similarity, self.k)
+            neighbours = (similarity.data[chosen], similarity.indices[chosen], offsets)
+            return csr_array(neighbours, shape=similarity.shape) @ sets
+
+        return self.without_ties(score)
+
+
+def normalized(sets: csr_array) -> csr_array:
+    """Divide each row by the square root of its number of items."""
+    return scale_rows(sets, np.diff(sets.indptr).clip(1) ** -0.5)
+
+
+def strongest(similarity: csr_array, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest entries of each row, ties by the lower column: offsets (C + 1,), indices into `data`."""
+    counts = np.diff(similarity.indptr)
+    if counts.max(initial=0) <= k:
+        return similarity.indptr, np.arange(similarity.nnz)
+    row = np.repeat(np.arange(len(counts)), counts)
+    index = np.arange(similarity.nnz)
+    full = np.flatnonzero(np.repeat(counts > k, counts))  # only rows with more than k entries need sorting
+    index[full] = full[np.lexsort((similarity.indices[full], -similarity.data[full], row[full]))]
+    first_k = np.arange(similarity.nnz) - np.repeat(similarity.indptr[:-1], counts) < k
+    return np.concatenate([[0], np.cumsum(np.minimum(counts, k))]), index[first_k]

@@ -1,0 +1,1 @@
+"""Training, scoring and checkpoints: everything between the models and the notebooks."""

@@ -1,0 +1,35 @@
+"""The device that computes, its name beside a number, and the seed of everything random."""
+
+from __future__ import annotations
+
+import torch
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says where it stopped and what to do."""
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The given device, or the first available of cuda, mps and cpu. Raises TrainingError if it is absent."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        return torch.device(next(kind for kind, is_there in available.items() if is_there))
+    if not available.get(name.split(":")[0], False):
+        choices = ", ".join(kind for kind, is_there in available.items() if is_there)
+        raise TrainingError(f"device {name!r} is not available here; choose {choices}")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware to write beside a number: the GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def seed_everything(seed: int, *, epoch: int = 0, rank: int = 0) -> None:
+    """Seed torch: for the initial weights (epoch 0), and for each epoch's dropout and negatives.
+
+    An epoch's random numbers depend on nothing before it, so a resumed run draws the same ones.
+    """
+    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + rank)  # every device's generator

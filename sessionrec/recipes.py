@@ -1,0 +1,95 @@
+"""Recipes: the hyperparameters of recipes.toml, merged for one model and one dataset."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dataset.files import ROOT
+from models import MODELS
+
+# Keys that a recipe may set besides a model's own arguments, which `build_model` checks.
+KEYS = {
+    "fit": {
+        "epochs", "batch_size", "lr", "schedule", "weight_decay", "patience", "graph_smoothing", "negatives",
+        "lazy", "precision",
+    },
+    "data": {"dataset", "fold", "weights", "min_item_count", "min_session_length", "fit_on"},
+    "ensemble": {"members", "start", "seeds", "epochs", "weights"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained: constructor arguments, and options for training, data and ensemble."""
+
+    name: str
+    model_name: str
+    model: dict = field(default_factory=dict)
+    fit: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+    ensemble: dict = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, dict]:
+        """All of it as {"model": ..., "fit": ..., "data": ..., "ensemble": ...}, as a checkpoint stores it."""
+        return {"model": self.model, "fit": self.fit, "data": self.data, "ensemble": self.ensemble}
+
+    def with_changes(self, changes: dict[str, dict]) -> Recipe:
+        """A copy with other values, e.g. {"fit": {"lr": 0.01}}. Raises ValueError for a key that does not exist."""
+        merged = {}
+        for kind, new in changes.items():
+            if kind not in self.values or not isinstance(new, dict):
+                raise ValueError(f"no settings {kind!r}; there are {', '.join(self.values)}, each a table")
+            if unknown := new.keys() - KEYS.get(kind, new.keys()):
+                raise ValueError(f"{kind} takes no {min(unknown)}; it takes {', '.join(sorted(KEYS[kind]))}")
+            merged[kind] = self.values[kind] | new
+        return replace(self, **merged)
+
+
+def load_recipe(name: str, model: str, dataset: str, *, file: Path = ROOT / "recipes.toml") -> Recipe:
+    """The recipe of a model on a dataset (its short name).
+
+    Later tables override earlier ones: `<recipe>.default`, then `<recipe>.<dataset>`; in each first the section
+    of the model's kind (`common` for neural models, `baseline` for the others), then the model's own.
+    Raises ValueError for an unknown recipe or model, and for a file that holds anything else than recipes.
+    """
+    try:
+        recipes = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    if name not in recipes:
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(recipes)}")
+    if model not in MODELS:
+        raise ValueError(f"no model {model!r}; there are {', '.join(MODELS)}")
+    _check_sections(recipes[name], f"{file}: [{name}")
+    recipe = Recipe(name, model)
+    for source in ("default", dataset):
+        tables = recipes[name].get(source, {})
+        for section in (MODELS[model].recipe_section, model):
+            try:
+                recipe = recipe.with_changes(tables.get(section, {}))
+            except ValueError as error:
+                raise ValueError(f"{file}: [{name}.{source}.{section}]: {error}") from None
+    return recipe
+
+
+def _check_sections(tables: object, where: str) -> None:
+    """Raise ValueError for a table of one recipe that no model reads."""
+    sections = {cls.recipe_section for cls in MODELS.values()} | MODELS.keys()
+    for source, sections_of_source in _tables(tables, f"{where}]").items():
+        for section in _tables(sections_of_source, f"{where}.{source}]"):
+            if section not in sections:
+                raise ValueError(
+                    f"{where}.{source}.{section}] names no model; there are {', '.join(MODELS)}, and "
+                    f"{', '.join(sorted(sections - MODELS.keys()))} for many"
+                )
+        if source != source.lower():
+            raise ValueError(f"{where}.{source}] is never read; datasets are in small letters")
+
+
+def _tables(values: object, where: str) -> dict[str, dict]:
+    if not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
+        raise ValueError(f"{where} holds something else than tables such as [best.default.NARM]")
+    return values
