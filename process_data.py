@@ -13,8 +13,8 @@ Ids:     raw ids are the file's; encoded ids are 1..n in the order of the sorted
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from dataset.files import SessionDataset, load_dataset, load_datasets, read_sessions
+from dataset.options import Count, Seed, Size, checked
 from dataset.sessions import (
     LONGEST_SESSION,
     PADDING,
@@ -99,26 +100,27 @@ class Prepared:
         return not self.repeats
 
 
+@checked
 def prepare(
     dataset: SessionDataset,
     *,
     split: str = "user",
-    split_seed: int = 0,
+    split_seed: Seed = 0,
     valid_share: float | None = None,
     test_share: float | None = None,
-    min_item_count: int = 1,
-    min_session_length: int = 1,
-    fit_on: str = "train",
+    min_item_count: Count = 1,
+    min_session_length: Count = 1,
+    fit_on: Literal["train", "all"] = "train",
 ) -> Prepared:
     """Split, clean and encode.
 
+    split: see `split_sessions`. With "leave-one-out" the test rows are those of the test file, if it has labels, as
+    `dataset/convert.py --split leave-one-out` writes them: their sessions include the items of validation.
     fit_on="train": split first; item counts and vocabulary come from the training split, plus the items
     of the test file's sessions. Held-out rows all stay: unknown items leave their session, and an
     unknown label counts as a miss. fit_on="all" is the report's order: clean all rows, then split.
     Raises ValueError for an unknown option, DataError if nothing is left to train on.
     """
-    if fit_on not in ("train", "all"):
-        raise ValueError(f"fit_on={fit_on!r}: choose 'train' or 'all'")
 
     def clean(rows: Sessions) -> Sessions:
         ids, counts = count_items(rows)
@@ -126,10 +128,12 @@ def prepare(
 
     rows = clean(dataset.train) if fit_on == "all" else dataset.train
     splits = split_sessions(rows, split, valid_share=valid_share, test_share=test_share, seed=split_seed)
+    if split == "leave-one-out" and dataset.test.labels is not None:
+        splits = splits._replace(test=_as_new_users(dataset.test, dataset.train.users))
     train = splits.train if fit_on == "all" else clean(splits.train)
     if not len(train):
         file = dataset.folder / "train_sessions.csv"
-        raise DataError(file, None, "nothing is left to train on after cleaning")
+        raise DataError(file, None, f"nothing is left to train on after cleaning and the split {split!r}")
     fitted = rows if fit_on == "all" else train
     vocabulary = Vocabulary(np.r_[fitted.items, fitted.labels, dataset.test.items])
     train, valid, test = (vocabulary.encode_sessions(s) for s in (train, splits.valid, splits.test))
@@ -142,6 +146,11 @@ def prepare(
         dataset.name, dataset.sha256, vocabulary, train, valid, test, popularity, repeats,
         split, split_seed, (valid_share, test_share),
     )  # fmt: skip
+
+
+def _as_new_users(sessions: Sessions, users: np.ndarray) -> Sessions:
+    """Give each row a user number of its own, above all `users`: a test file does not say whose its rows are."""
+    return replace(sessions, users=users.max(initial=-1) + 1 + np.arange(len(sessions)))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -187,7 +196,7 @@ class StepDataset(Dataset):
         starts = np.maximum(offsets[:-1][session], ends - LONGEST_SESSION)
         weights = np.r_[0, np.cumsum(w)]
         used = weights[ends] > weights[starts]
-        self.n_items = n_items
+        self.n_items, self.sha256 = n_items, ""  # the hash of the data's files, for resume files
         self.x, self.y = (torch.as_tensor(a, dtype=torch.long) for a in (x, y))
         self.w = torch.as_tensor(w, dtype=torch.float)
         self.starts, self.lengths = (torch.as_tensor(a[used]) for a in (starts, ends - starts))
@@ -231,10 +240,9 @@ class TrainDataset(StepDataset):
     Batch(x=tensor([1, 2]), y=tensor([2, 3]), w=tensor([2., 1.]))
     """
 
-    def __init__(self, sessions: Sessions, *, fold: bool = True, weights: str = "rows"):
+    @checked
+    def __init__(self, sessions: Sessions, *, fold: bool = True, weights: Literal["rows", "once"] = "rows"):
         _check_encoded(sessions, "TrainDataset")
-        if weights not in ("rows", "once"):
-            raise ValueError(f"weights={weights!r}: choose 'rows' or 'once'")
         if not fold and weights == "once":
             raise ValueError("weights='once' needs fold=True: unfolded rows repeat their steps")
         if fold:
@@ -304,15 +312,16 @@ class LengthBucketSampler(Sampler):
             yield batches[b][self.rank :: self.world_size]
 
 
+@checked
 def get_dataloader(
     dataset: StepDataset,
-    batch_size: int = 256,
+    batch_size: Size = 256,
     *,
     shuffle: bool = True,
-    seed: int = 0,
-    num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    seed: Seed = 0,
+    num_workers: Count = 0,
+    rank: Count = 0,
+    world_size: Size = 1,
 ) -> DataLoader:
     """Batches of a `TrainDataset` or `MyDataset`: length-bucketed, padded, reshuffled every epoch.
 
@@ -332,8 +341,6 @@ def get_dataloader(
             f"get_dataloader takes a TrainDataset or MyDataset, not {type(dataset).__name__}: "
             "get_dataloader(TrainDataset(data.train), 256)"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be a whole number of at least 1")
     options = {"shuffle": shuffle, "seed": seed, "rank": rank, "world_size": world_size}
     sampler = LengthBucketSampler(dataset.lengths, batch_size, **options)
     if world_size > 1 and len(dataset) // len(sampler) < world_size:

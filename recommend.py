@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from dataset.files import hash_dataset, read_items
+from dataset.files import check_outputs, hash_dataset, read_items
 from process_data import DataError, Sessions, read_sessions
 from sessionrec import distributed
 from sessionrec.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -39,13 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.sessions and not args.output:
         parser.error("--sessions needs --output, the CSV to write")
-    inputs = [path.resolve() for path in (args.sessions, args.items, args.checkpoint) if path]
-    if args.output and args.output.resolve() in inputs:
-        parser.error("--output would replace an input file; name another file")
     if args.sessions and args.json or args.evaluate and (args.output or args.scores or args.items):
         parser.error("--json goes with --evaluate; --output, --scores and --items go with --sessions")
 
     try:
+        if args.sessions:
+            folder = args.sessions.parent  # the dataset in it is read, too
+            inputs = [args.sessions, args.items, args.checkpoint]
+            inputs += [folder / "train_sessions.csv", folder / "test_sessions.csv"]
+            check_outputs([args.output], [path for path in inputs if path])
         device = distributed.start(args.device)
         if args.sessions and distributed.world_size() > 1:
             raise ValueError("only --evaluate is shared by processes; start this without torchrun")

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 from dataset.fetch import DownloadError
-from dataset.files import replacing
+from dataset.files import ROOT, check_outputs, replacing
+from dataset.options import Seed, Size, check
+from dataset.split import SPLITS
 from models import BASELINES, MODELS
 from process_data import DataError, load_dataset
 from sessionrec import distributed
@@ -65,13 +67,16 @@ def _train(args: argparse.Namespace, resume_file: Path) -> tuple[Run, dict | Non
     if (n := distributed.world_size()) > 1 and distributed.rank() == 0:
         print(f"{n} processes train together. If one fails, all stop: --resume continues from {resume_file}.")
     dataset = load_dataset(args.dataset)
+    outputs = [args.output, resume_file, *([args.json] if args.json else [])]
+    names = ("train_sessions.csv", "test_sessions.csv", "items.csv")
+    check_outputs(outputs, inputs=[*(dataset.folder / name for name in names), ROOT / "recipes.toml"])
     recipe = load_recipe(args.recipe, args.model, dataset.short_name)
     if args.epochs is not None:
         if args.model not in BASELINES:
             recipe = recipe.with_changes({"fit": {"epochs": args.epochs}})
         elif args.epochs != 1:
             raise ValueError(f"{args.model} is a baseline, fitted in one pass; it takes no epochs")
-    if args.resume and not resume_files(resume_file) and distributed.rank() == 0:
+    if args.resume and not resume_file.exists() and not resume_files(resume_file) and distributed.rank() == 0:
         print(f"There is no {resume_file} to resume from; the run starts anew.")
     if not args.resume and distributed.rank() == 0:
         discard_resume_files(resume_file)
@@ -94,7 +99,7 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="best", help="of recipes.toml: best, fast, report")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=0, help="of weights, dropout, batches")
-    parser.add_argument("--split", default="user", choices=["user", "row", "none"])
+    parser.add_argument("--split", default="user", choices=SPLITS)
     parser.add_argument("--split-seed", type=int, default=0)
     parser.add_argument("--valid-share", type=float, help="default: .1 by user, .2 by row")
     parser.add_argument("--test-share", type=float, help="default: .1 by user, 0 by row")
@@ -107,12 +112,11 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.output.suffix != ".safetensors":
         parser.error(f"--output {args.output}: name a .safetensors file")
-    if args.json and args.json.resolve() == args.output.resolve():
-        parser.error("--json would replace the checkpoint; name another file")
-    if args.epochs is not None and args.epochs < 1:
-        parser.error("--epochs must be at least 1")
-    if args.split_seed < 0 or args.seed < 0:
-        parser.error("--seed and --split-seed must be 0 or more")
+    try:
+        for option, hint in {"--epochs": Size | None, "--seed": Seed, "--split-seed": Seed}.items():
+            check(option, getattr(args, option[2:].replace("-", "_")), hint)
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 

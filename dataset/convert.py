@@ -3,7 +3,8 @@
     python dataset/convert.py ratings_Beauty.csv --output dataset/Ratings
     python dataset/convert.py dataset/Ratings --to recbole --output saved/Ratings
 
-A log is a CSV, TSV or Parquet file with a user (or session), an item and a time in each row. Each user's
+A log is a text or Parquet file with a user (or session), an item and a time in each row, or with a user and its
+items; `.gz` and `.zip` are read as they are. The first line printed says how it was read. Each user's
 interactions, sorted by time, are one session, or several sessions if --gap splits them. Interactions of the
 same time keep the order of the file. Amazon's times of 2014 and 2018 are whole days, so within a day the
 order of the file is the only one known.
@@ -20,16 +21,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dataset.logs.convert import ConvertOptions, convert  # noqa: E402
 from dataset.logs.export import TOOLS, export  # noqa: E402
+from dataset.logs.sessionize import SPLITS  # noqa: E402
+from dataset.logs.times import UNITS  # noqa: E402
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("log", type=Path, help="CSV, CSV.GZ, TSV, .inter or Parquet file; with --to, a dataset folder")
+    add("log", type=Path, help="text or Parquet file, also .gz or .zip; with --to, a dataset folder")
     add("--output", required=True, type=Path, help="folder to write")
     add("--to", choices=TOOLS, help="export the sessions of a dataset folder as a log for this tool")
     add("--columns", help="names of the columns, such as user,item,rating,timestamp (default: detect them)")
-    add("--split", choices=("user", "time"), help="test some of the users, or the sessions that end last")
+    add("--time-unit", choices=UNITS, help="unit of the times (default: detect it)")
+    add("--items", type=Path, help="items.csv of an earlier conversion: its items keep their ids, new ones follow")
+    add("--split", choices=SPLITS, help="test some users, the sessions that end last, or each user's last item")
     add("--test-share", type=float, help="share of the users or sessions to test (default: %(default)s)")
     add("--test-log", type=Path, help="second log, whose sessions are the test sessions (no split)")
     add("--gap", type=float, help="hours of inactivity that end a session (default: a session never ends)")
@@ -49,16 +54,23 @@ def main(argv: list[str] | None = None) -> int:
     changed = {name for name, value in values.items() if value != parser.get_default(name)}
     if args.test_log and changed & {"split", "test_share"}:
         parser.error("--test-log replaces the split: omit --split and --test-share")
-    if args.to and (changed or args.columns or args.test_log):
+    if args.split == "leave-one-out" and changed & {"test_share", "seed"}:
+        parser.error("--split leave-one-out tests one item of each user: omit --test-share and --seed")
+    if args.to and (changed or args.columns or args.test_log or args.time_unit or args.items):
         parser.error("--to accepts no other option than --output")
     try:
         if args.to:
             print(*export(args.log, args.output, args.to), sep="\n")
         else:
             options = ConvertOptions(**values)
-            print(convert(args.log, args.output, options, columns=args.columns, test_log=args.test_log))
-    except (ValueError, OSError) as error:
+            names = ("columns", "time_unit", "test_log", "items")
+            print(convert(args.log, args.output, options, **{name: getattr(args, name) for name in names}))
+    except ValueError as error:
         print(f"convert.py: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where, reason = error.filename or args.output, error.strerror or type(error).__name__
+        print(f"convert.py: {where}: cannot be written ({reason}); choose another --output", file=sys.stderr)
         return 1
     return 0
 

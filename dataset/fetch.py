@@ -12,11 +12,18 @@ import os
 import queue
 import sys
 import threading
-from functools import partial
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pooch
 import requests
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dataset.parts import part_file, remove_leftovers  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 SUMS = HERE / "SHA256SUMS"
@@ -25,6 +32,8 @@ AMAZON = {"beauty": "Amazon_Beauty", "cell": "Amazon_Cell"}
 COMMIT = "618467147cb561614982dfaad0296ffe5da0a2d4"
 URL = f"https://raw.githubusercontent.com/SquirrelMz/Sequential-Recommendation/{COMMIT}/dataset"
 TIMEOUT = 15  # seconds to wait for an answer
+SLOWEST = 20_000  # bytes a second; a server that is slower counts as one that does not send the file
+LARGEST = 1 << 24  # bytes of a file whose size the sums do not give
 
 pooch.get_logger().setLevel("WARNING")  # its messages would print local paths into notebooks
 
@@ -43,42 +52,58 @@ def fetch(name: str, folder: str | Path | None = None, *, sums: str | Path = SUM
     name: "Amazon_Beauty" or "Amazon_Cell".
     folder: where to store the files, by default `dataset/<name>`. Only missing or wrong files are downloaded.
         If `DATASET_ROOT/<name>` exists, it is used instead.
-    sums: file with the SHA-256 and the relative path of every CSV.
-    timeout: total seconds to wait for an answer.
+    sums: file with the SHA-256 and the relative path of every CSV, and its size in a comment (`# bytes 123  path`).
+    timeout: total seconds to wait for an answer. The file itself must arrive at SLOWEST bytes a second.
 
     Raises ValueError if `sums` does not list the dataset, ServerUnreachable if there is no answer in time, and
     DownloadError if the server's answer or a file in `DATASET_ROOT` is wrong.
     """
     sums = Path(sums)
-    hashes = _read_hashes(name, sums)
+    files = _read_sums(name, sums)
     root = os.environ.get("DATASET_ROOT")
     if root and (Path(root) / name).is_dir():
-        for file, sha256 in hashes.items():
-            _check_local(Path(root) / name / file, sha256)
+        for file in files:
+            _check_local(Path(root) / name / file.name, file.sha256)
         return Path(root) / name
 
     folder = HERE / name if folder is None else Path(folder)
     base = (os.environ.get("AMAZON_SESSIONS_URL") or URL).rstrip("/")
-    for file, sha256 in hashes.items():
-        url = f"{base}/{name}/{file}"
-        options = {"path": folder, "fname": file, "downloader": partial(_download, timeout=timeout)}
-        try:  # pooch writes a temporary file and renames it after checking the hash
-            pooch.retrieve(url, f"sha256:{sha256}", **options)
-        except ValueError as error:
-            raise DownloadError(
-                f"{url} does not have the SHA-256 in {sums.name}: "
-                "try again, or name another mirror in AMAZON_SESSIONS_URL."
-            ) from error
+    for file in files:
+        path, url = folder / file.name, f"{base}/{name}/{file.name}"
+        remove_leftovers(path)
+        if path.is_file() and pooch.file_hash(str(path)) == file.sha256:
+            continue
+        with part_file(path) as part:
+            _download(url, part, file.size, timeout)
+            if pooch.file_hash(str(part)) != file.sha256:
+                raise DownloadError(
+                    f"{url} does not have the SHA-256 in {sums.name}: "
+                    "try again, or name another mirror in AMAZON_SESSIONS_URL."
+                )
+            part.chmod(0o644)
+            part.replace(path)
     return folder
 
 
-def _read_hashes(name: str, sums: Path) -> dict[str, str]:
-    """{file: SHA-256} of one dataset."""
-    lines = [line.split() for line in sums.read_text().splitlines()]
-    hashes = {Path(path).name: sha256 for sha256, path in lines if Path(path).parent.name == name}
-    if not hashes:
+class _File(NamedTuple):
+    name: str
+    sha256: str
+    size: int  # bytes; the largest allowed if the sums do not give it
+
+
+def _read_sums(name: str, sums: Path) -> list[_File]:
+    """The files of one dataset."""
+    lines = [line.split() for line in sums.read_text(encoding="utf-8").splitlines() if line.strip()]
+    sizes = {line[3]: int(line[2]) for line in lines if line[:2] == ["#", "bytes"]}
+    hashes = {line[1]: line[0] for line in lines if not line[0].startswith("#")}
+    files = [
+        _File(Path(path).name, sha256, sizes.get(path, LARGEST))
+        for path, sha256 in hashes.items()
+        if Path(path).parent.name == name
+    ]
+    if not files:
         raise ValueError(f"{sums} does not list a dataset {name!r}.")
-    return hashes
+    return files
 
 
 def _check_local(path: Path, sha256: str) -> None:
@@ -89,20 +114,68 @@ def _check_local(path: Path, sha256: str) -> None:
         raise DownloadError(f"{path} differs from the published file (SHA-256): replace it or unset DATASET_ROOT.")
 
 
-def _download(url: str, output: str, _pooch: object, *, timeout: float) -> None:
-    """A downloader for pooch that distinguishes a missing answer from a wrong one."""
-    with _get(url, timeout) as response:
-        if response.status_code != 200:
-            raise DownloadError(
-                f"{url} answered {response.status_code} {response.reason}: "
-                "check AMAZON_SESSIONS_URL, or try again later."
-            )
+def _download(url: str, path: Path, size: int, timeout: float) -> None:
+    """Write the answer of a server into `path`. Raises DownloadError if it is too large or takes too long."""
+    response = _get(url, timeout)
+    if response.status_code != 200:
+        response.close()
+        raise DownloadError(
+            f"{url} answered {response.status_code} {response.reason}: check AMAZON_SESSIONS_URL, or try again later."
+        )
+    received, limit = 0, timeout + size / SLOWEST
+    with open(path, "wb") as file, closing(_read_body(url, response, limit)) as chunks:
+        for chunk in chunks:
+            received += len(chunk)
+            if received > size:
+                raise DownloadError(
+                    f"{url} has more than the expected {size} bytes: name another mirror in AMAZON_SESSIONS_URL."
+                )
+            file.write(chunk)
+
+
+def _read_body(url: str, response: requests.Response, limit: float) -> Iterator[bytes]:
+    """The chunks of a response, all within `limit` seconds."""
+    # A thread, since the timeout of requests starts again with every byte that arrives. It closes the response, and
+    # ends when no more chunks are taken.
+    chunks: queue.Queue = queue.Queue(maxsize=4)
+    over = threading.Event()
+
+    def put(chunk: bytes | Exception | None) -> None:
+        while not over.is_set():
+            try:
+                return chunks.put(chunk, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def read():
         try:
-            with open(output, "wb") as file:
-                for chunk in response.iter_content(1 << 16):
-                    file.write(chunk)
-        except requests.RequestException as error:
-            raise DownloadError(f"The transfer of {url} was interrupted: try again.") from error
+            with response:
+                for chunk in response.iter_content(1 << 14):
+                    put(chunk)
+                    if over.is_set():
+                        return
+            put(None)
+        except Exception as error:  # raised below, in the caller's thread
+            put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    end = time.monotonic() + limit
+    try:
+        while True:
+            try:
+                chunk = chunks.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise DownloadError(f"{url} did not arrive within {limit:.0f} s: try again.") from None
+            if chunk is None:
+                return
+            if isinstance(chunk, Exception):
+                raise DownloadError(f"The transfer of {url} was interrupted: try again.") from chunk
+            yield chunk
+    finally:
+        over.set()
+        if hasattr(response.raw, "shutdown"):  # urllib3 2.3: end a read that waits
+            with suppress(Exception):
+                response.raw.shutdown()
 
 
 def _get(url: str, timeout: float) -> requests.Response:

@@ -1,7 +1,7 @@
 """Dataset folders and their files: find them, read them strictly, hash them, and write files atomically.
 
-A dataset is a folder with `train_sessions.csv` (`session,label`) and `test_sessions.csv` (`session`, and
-optionally `label`). Cells are matched against a pattern and never evaluated.
+A dataset is a folder with `train_sessions.csv` (`session,label`, and optionally `user`) and `test_sessions.csv`
+(`session`, and optionally `label`). Cells are matched against a pattern and never evaluated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import re
-import tempfile
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from dataset.fetch import AMAZON, ServerUnreachable, fetch
-from dataset.sessions import DataError, Sessions, find_users, offsets_of
+from dataset.parts import part_file
+from dataset.sessions import DataError, Sessions, offsets_of
+from dataset.users import identify_users
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,9 +39,11 @@ _LIST = re.compile(r"\s*\[\s*[0-9]{1,18}\s*(?:,\s*[0-9]{1,18}\s*)*\]\s*", re.ASC
 def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
     """Read one session file strictly.
 
-    labels: True requires the `label` column, None reads it if it exists, False ignores it.
-    Raises DataError (file, line, reason) if a session is not a list of non-negative integers or a label that is read
-    is not such an integer, if a column is missing, or if the file is empty, incomplete or not UTF-8.
+    labels: True requires the `label` column and reads the `user` column if it exists, as for a training file; None
+    reads the labels if they exist; False ignores them. Users may have any names: they are numbered in sorted order.
+    Raises DataError (file, line, reason) if a session is not a list of non-negative integers, a label that is read
+    is not such an integer or a user has no name, if a column is missing, or if the file is empty, incomplete or not
+    UTF-8.
     """
     path = Path(path)
     text = _read_text(path)
@@ -63,7 +67,21 @@ def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
     for row, cell in enumerate(label_cells, 1):
         if not _ID.fullmatch(cell):
             fail(row, f"the label {_short(cell)} is not an item id" if cell.strip() else "the label is missing")
-    return replace(sessions, labels=np.fromstring(",".join(label_cells), np.int64, sep=","))
+    sessions = replace(sessions, labels=np.fromstring(",".join(label_cells), np.int64, sep=","))
+    if not labels or "user" not in header:
+        return sessions
+    return replace(sessions, users=_number_names([cells[header.index("user")].strip() for cells in body], fail))
+
+
+def _number_names(names: list[str], fail: Callable) -> np.ndarray:
+    """(R,) the index of each user among the sorted names. Integers are sorted by value."""
+    if "" in names:
+        fail(names.index("") + 1, "the user is missing")
+    distinct = set(names)
+    by_value = all(_ID.fullmatch(name) for name in distinct)
+    ordered = sorted(distinct, key=(lambda name: (int(name), name)) if by_value else None)
+    number = {name: n for n, name in enumerate(ordered)}
+    return np.fromiter((number[name] for name in names), np.int64, len(names))
 
 
 def _header_and_rows(
@@ -71,10 +89,10 @@ def _header_and_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """The column names, and the rows below the header. Checks that there are rows, each as wide as the header."""
     header, body = [name.strip() for name in rows[0]], rows[1:]
-    for name in ("session", "label"):
+    for name in ("session", "label", "user"):
         if header.count(name) > 1:
             raise DataError(path, 1, f"has the column `{name}` more than once")
-        if name not in header and (name == "session" or labels):
+        if name not in header and (name == "session" or labels and name == "label"):
             raise DataError(path, 1, f"has no column `{name}` (its header is {_short(','.join(header))})")
     while body and not body[-1]:  # blank lines at the end are allowed
         body.pop()
@@ -208,12 +226,17 @@ def find_dataset(name: str | Path) -> Path:
 def load_dataset(name: str | Path) -> SessionDataset:
     """Read a dataset by name or folder, and find the users of its training rows.
 
+    The column `user` names them. Without it they are found by their items (see `dataset.users`), and the user numbers
+    do not depend on the order of the rows. Warns if the user of some rows is uncertain.
     Raises DataError (file, line, reason), and the errors of `find_dataset`.
     """
     folder = find_dataset(name)
     train = read_sessions(folder / "train_sessions.csv", labels=True)
     test = read_sessions(folder / "test_sessions.csv")
-    train = replace(train, users=find_users(train))
+    train, uncertain = identify_users(train)
+    if uncertain:
+        doubt = f"the user of {uncertain} of {len(train)} rows is uncertain, because earlier rows are missing"
+        warnings.warn(f"{folder / 'train_sessions.csv'}: {doubt}; a column `user` settles it", stacklevel=2)
     return SessionDataset(folder.resolve().name, folder, train, test, hash_dataset(folder))
 
 
@@ -241,24 +264,62 @@ def load_datasets(names: Sequence[str | Path]) -> list[SessionDataset]:
 # Writing
 
 
+def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse to write over an input, over another output, or over anything that is no regular file.
+
+    Raises ValueError or OSError; the message names the file. Commands call it before they start to work.
+    """
+    for i, output in enumerate(outputs):
+        _regular_target(Path(output))
+        if any(_is_same_file(output, file) for file in inputs):
+            raise ValueError(f"{output} would replace an input file; name another file")
+        if any(_is_same_file(output, other) for other in outputs[:i]):
+            raise ValueError(f"{output} is named for two outputs; name another file")
+
+
+def _is_same_file(a: str | Path, b: str | Path) -> bool:
+    try:
+        return os.path.samefile(a, b)  # also over links and on file systems that ignore case
+    except OSError:  # one of them does not exist yet
+        return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _regular_target(path: Path) -> Path:
+    """The file that writing to `path` replaces: itself, or the regular file that a link leads to. Raises OSError."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(f"{path} is a link to a file that does not exist; name another file") from None
+        return path
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise OSError(f"{path} is {what}; name a file")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file in the folder of `path`, which replaces `path` if the block ends without an error.
 
-    After an error, such as OSError for a full disk, the old file is unchanged.
+    Whatever goes wrong, the old file stays as it was. The temporary files that killed runs left for `path` are
+    removed first. Raises OSError, which names the file: for a full disk, a read-only folder, and for a `path` that is
+    a device, a pipe or a link to one. A link to a file is followed.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    path = _regular_target(Path(path))
+    part = None
     try:
-        yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes the file readable by its owner only
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        with part_file(path) as part:
+            yield part
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)  # part_file makes the file readable by its owner only
+            part.replace(_regular_target(path))
+    except OSError as error:
+        if error.strerror and (part is None or error.filename in (None, str(part), str(path))):
+            raise OSError(f"{path} cannot be written ({error.strerror})") from error
+        raise

@@ -5,7 +5,7 @@ Ids:     raw ids are those of the file; encoded ids are 1..n in the order of the
          as a target, an item that the model does not know.
 
 Training rows are prefix-augmented: `[a]->b`, `[a, b]->c`, `[a, b, c]->d` belong to one user. A split must keep the
-rows of a user together.
+rows of a user together. `dataset.users` finds the users.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from dataset.users import find_users  # noqa: F401
 
 PADDING = 0
 # Models read only the last 50 items of a session. This limits the cost of attention and session graphs.
@@ -35,6 +37,7 @@ class Sessions:
 
     items (N,) int64, offsets (R + 1,) int64: session r is items[offsets[r]:offsets[r + 1]].
     labels (R,) int64 or None: the next item. users (R,) int64 or None: the user of each row.
+    chains (R,) int64 or None: the chain of prefix rows that each row belongs to; None: each user is one chain.
     n_items: None for raw ids; for encoded ids the size of their vocabulary.
     """
 
@@ -43,6 +46,7 @@ class Sessions:
     labels: np.ndarray | None = None
     users: np.ndarray | None = None
     n_items: int | None = None
+    chains: np.ndarray | None = None
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]], labels=None, users=None, n_items=None) -> Sessions:
@@ -79,8 +83,9 @@ class Sessions:
         lengths = self.lengths[rows]
         offsets = offsets_of(lengths)
         flat = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        labels, users = (None if a is None else a[rows] for a in (self.labels, self.users))
-        return replace(self, items=self.items[flat], offsets=offsets, labels=labels, users=users)
+        columns = {"labels": self.labels, "users": self.users, "chains": self.chains}
+        columns = {name: None if column is None else column[rows] for name, column in columns.items()}
+        return replace(self, items=self.items[flat], offsets=offsets, **columns)
 
     def with_labels_appended(self) -> Sessions:
         """Append to each session its label."""
@@ -107,36 +112,23 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 # Users
 
 
-def find_users(sessions: Sessions) -> np.ndarray:
-    """(R,) user of each row: a new user starts where a row is not the previous row's session + label."""
-    lengths, items, offsets = sessions.lengths, sessions.items, sessions.offsets
-    continues = np.zeros(len(sessions), bool)
-    continues[1:] = (lengths[1:] == lengths[:-1] + 1) & (items[offsets[2:] - 1] == sessions.labels[:-1])
-    # Compare all but the last item of each candidate with the row before it.
-    row = sessions.row_of_item
-    step = np.arange(len(items)) - offsets[row]
-    compare = continues[row] & (step < lengths[row] - 1)
-    before = offsets[np.maximum(row - 1, 0)] + step
-    differs = items[compare] != items[before[compare]]
-    continues[row[compare][differs]] = False
-    return np.cumsum(~continues) - 1
-
-
 def maximal_sessions(sessions: Sessions) -> tuple[Sessions, np.ndarray]:
-    """Fold the prefix rows of each user into one maximal session: the longest row + its label.
+    """Fold the prefix rows of each user (or chain, if users have several) into one maximal session: the longest row
+    + its label.
 
     Returns the U sessions (label appended) and, for each of their steps t (predict item t + 1 from the items up to
     t), the number of the user's rows that contain the step: flat (N - U,) int64.
     """
-    order = np.lexsort((sessions.lengths, sessions.users))
-    users, lengths = sessions.users[order], sessions.lengths[order]
-    last = np.r_[users[1:] != users[:-1], True] if len(order) else np.zeros(0, bool)
+    chains = sessions.users if sessions.chains is None else sessions.chains
+    order = np.lexsort((sessions.lengths, chains))
+    chains, lengths = chains[order], sessions.lengths[order]
+    last = np.r_[chains[1:] != chains[:-1], True] if len(order) else np.zeros(0, bool)
     folded = sessions.take(order[last]).with_labels_appended()
     # A row of m steps contains the steps 0..m-1: mark its last step, then sum backwards within the user.
     starts = offsets_of(folded.lengths - 1)
     marks = np.zeros(starts[-1], np.int64)
-    user_of_row = np.cumsum(np.r_[0, last[:-1]]) if len(order) else np.zeros(0, np.int64)
-    np.add.at(marks, starts[user_of_row] + lengths - 1, 1)
+    chain_of_row = np.cumsum(np.r_[0, last[:-1]]) if len(order) else np.zeros(0, np.int64)
+    np.add.at(marks, starts[chain_of_row] + lengths - 1, 1)
     backwards = np.r_[0, np.cumsum(marks[::-1])][::-1]
     return folded, backwards[:-1] - np.repeat(backwards[starts[1:]], np.diff(starts))
 

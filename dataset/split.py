@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from dataset.options import Seed, checked
 from dataset.sessions import Sessions
 
 
@@ -15,35 +16,42 @@ class Splits(NamedTuple):
     test: Sessions
 
 
+class TooFewUsers(ValueError):
+    """There are too few users (or rows) for a split."""
+
+
+_SHARES = {"user": (0.1, 0.1), "row": (0.2, 0.0), "none": (0.0, 0.0)}  # of validation and test, by default
+SPLITS = (*_SHARES, "leave-one-out")
+
+
+@checked
 def split_sessions(
     sessions: Sessions,
-    by: str = "user",
+    by: Literal["user", "row", "none", "leave-one-out"] = "user",
     *,
     valid_share: float | None = None,
     test_share: float | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Splits:
     """Split rows into train, validation and test, each in file order.
 
-    by="user": whole users (chains of prefix rows), 80/10/10 by default. by="row": the report's random
-    rows, 80/20 and no test split by default; it leaks, see `experiments.leakage`. by="none": all rows train.
-    Raises ValueError for shares that leave a needed split empty.
+    by="user": whole users, 80/10/10 by default. The seed permutes the user numbers, so with those of `load_dataset`
+    the order of the rows does not matter. by="row": the report's random rows, 80/20 and no test split by default; it
+    leaks, see `experiments.leakage`. by="leave-one-out": each user's last row is for validation, and no row for test
+    (`prepare` takes the test file's); it has no shares and no seed. by="none": all rows train.
+
+    Raises ValueError for an unknown option, TooFewUsers for shares that leave a needed split empty.
     """
-    defaults = {"user": (0.1, 0.1), "row": (0.2, 0.0), "none": (0.0, 0.0)}
-    if by not in defaults:
-        raise ValueError(f"by={by!r}: choose 'user', 'row' or 'none'")
-    valid_share = defaults[by][0] if valid_share is None else valid_share
-    test_share = defaults[by][1] if test_share is None else test_share
-    if not (0 <= valid_share < 1 and 0 <= test_share < 1 and valid_share + test_share < 1):
-        raise ValueError(f"shares must be at least 0 and leave something to train on: {valid_share}, {test_share}")
-    units = np.arange(len(sessions))
-    if by == "user":
-        _, units = np.unique(sessions.users, return_inverse=True)
+    if by in ("user", "leave-one-out") and sessions.users is None:
+        raise ValueError("the sessions have no users; name them: Sessions.from_lists(lists, labels, users)")
+    if by == "leave-one-out":
+        if valid_share is not None or test_share is not None:
+            raise ValueError("leave-one-out takes one row of each user; it has no shares")
+        last = _last_rows(sessions)
+        return Splits(sessions.take(~last), sessions.take(last), sessions.take(np.zeros(0, np.int64)))
+    units = np.unique(sessions.users, return_inverse=True)[1] if by == "user" else np.arange(len(sessions))
     n = units.max(initial=-1) + 1
-    n_valid, n_test = round(n * valid_share), round(n * test_share)
-    for share, count, split in ((valid_share, n_valid, "validation"), (test_share, n_test, "test")):
-        if share > 0 and count == 0:
-            raise ValueError(f"{n} {by}s are too few for a {split} share of {share}")
+    n_test, n_valid = _count_held_out(n, by, valid_share, test_share)
     rank = np.empty(n, np.int64)
     rank[np.random.default_rng(seed).permutation(n)] = np.arange(n)
     rank = rank[units]
@@ -53,3 +61,29 @@ def split_sessions(
         assert not np.intersect1d(splits.train.users, np.r_[splits.valid.users, splits.test.users]).size
         assert not np.intersect1d(splits.valid.users, splits.test.users).size
     return splits
+
+
+def _count_held_out(n: int, by: str, valid_share: float | None, test_share: float | None) -> tuple[int, int]:
+    """The number of users or rows to test, and to validate on."""
+    valid_share = _SHARES[by][0] if valid_share is None else valid_share
+    test_share = _SHARES[by][1] if test_share is None else test_share
+    if not (0 <= valid_share < 1 and 0 <= test_share < 1 and valid_share + test_share < 1):
+        raise ValueError(f"shares must be at least 0 and leave something to train on: {valid_share}, {test_share}")
+    n_valid, n_test = round(n * valid_share), round(n * test_share)
+    for share, count, split in ((valid_share, n_valid, "validation"), (test_share, n_test, "test")):
+        if share > 0 and count == 0:
+            few = f"1 {by} is" if n == 1 else f"{n} {by}s are"
+            raise TooFewUsers(f"{few} too few for a {split} share of {share}; take larger shares, or the split 'none'")
+    if n_valid + n_test >= n > 0:
+        raise TooFewUsers(f"{n} {by}s: {n_valid} for validation and {n_test} for test leave none to train on")
+    return n_test, n_valid
+
+
+def _last_rows(sessions: Sessions) -> np.ndarray:
+    """(R,) bool: the longest row of each user; of the chain that begins last in the file, if a user has several."""
+    chains = sessions.users if sessions.chains is None else sessions.chains
+    order = np.lexsort((sessions.lengths, chains, sessions.users))
+    users = sessions.users[order]
+    last = np.zeros(len(sessions), bool)
+    last[order[np.r_[users[1:] != users[:-1], True][: len(users)]]] = True
+    return last

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset.users import mix_hashes
 from process_data import Sessions
 
 
@@ -36,7 +37,7 @@ def leak_rate(train: Sessions, validation: Sessions) -> LeakRate:
 def leaked_rows(train: Sessions, validation: Sessions) -> np.ndarray:
     """(R,) bool: whether the training rows of the same user contain the validation pair."""
     pairs, users = _trained_pairs(train)
-    return np.isin(_mix(_row_hashes(validation), validation.users), _mix(pairs, users))
+    return np.isin(mix_hashes(_row_hashes(validation), validation.users), mix_hashes(pairs, users))
 
 
 def _trained_pairs(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
@@ -58,13 +59,5 @@ def _prefix_hashes(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
     hashes = np.zeros(exists.shape, np.uint64)
     state = np.zeros(len(sessions), np.uint64)
     for step, column in enumerate(sequences.padded().T):
-        hashes[:, step] = state = _mix(state, column + 1)
+        hashes[:, step] = state = mix_hashes(state, column + 1)
     return hashes, exists
-
-
-def _mix(state: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Combine two 64-bit hashes with splitmix64. Overflow is intended."""
-    z = state * np.uint64(0x9E3779B97F4A7C15) + value.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

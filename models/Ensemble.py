@@ -11,9 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from dataset.options import check
+
+MOST_MEMBERS = 100
+
 
 class Ensemble(nn.Module):
-    """models: trained models of the same items. weights: one per model, positive, with the sum 1."""
+    """models: trained models of the same items, none of them an Ensemble. weights: one per model, positive, sum 1."""
 
     recipe_section = "Ensemble"
     name = "Ensemble"
@@ -22,6 +26,9 @@ class Ensemble(nn.Module):
         super().__init__()
         if len(models) != len(weights) or not models:
             raise ValueError(f"{len(models)} members with {len(weights)} weights: pass one weight per member")
+        if len(models) > MOST_MEMBERS or any(isinstance(model, Ensemble) for model in models):
+            raise ValueError(f"an Ensemble has at most {MOST_MEMBERS} members, and none of them is an Ensemble")
+        check("weights", list(weights), list[float])
         if not (all(weight > 0 for weight in weights) and abs(sum(weights) - 1) < 1e-6):
             raise ValueError(f"weights={list(weights)}: must be positive and add up to 1")
         if len(sizes := {model.n_items for model in models}) > 1:

@@ -7,10 +7,13 @@ reference and has no notebook.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataset.options import Range
 from models.base import SessionModel
 from process_data import LONGEST_SESSION
 
@@ -41,12 +44,14 @@ class SASRec(SessionModel):
         *,
         n_items: int,
         layers: int = 1,
-        heads: int = 2,
-        inner: int = 256,
-        longest: int = LONGEST_SESSION,
+        heads: Annotated[int, Range(1, 1000)] = 2,
+        inner: Annotated[int, Range(1, 2**16)] = 256,
+        longest: Annotated[int, Range(1, 2**16)] = LONGEST_SESSION,
         **shared,
     ):
         super().__init__(n_items=n_items, **shared)
+        if self.width % heads:
+            raise ValueError(f"heads={heads}: must divide the width {self.width}")
         self.position = nn.Embedding(longest, self.width)
         self.blocks = nn.ModuleList(
             Block(width=self.width, heads=heads, inner=inner, dropout=self.hidden_dropout.p) for _ in range(layers)

@@ -8,14 +8,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataset.options import Positive, Range, Share, Size, check_arguments, hints_of
+
+# Sizes of the models whose classes the notebooks show: there they are annotated as plain `int`.
+SIZES = {"hidden": Range(1, 2**16), "layers": Range(1, 100), "graph_steps": Range(0, 100)}
+
 
 class RecordedModule(nn.Module):
-    """A module that records its constructor arguments, so that a checkpoint can rebuild it.
+    """A module that checks its constructor arguments and records them, so that a checkpoint can rebuild it.
+
+    A value must fit its annotation: int, float, bool, str, Literal[...] or Annotated[int, Range(...)]; any other
+    annotation, or none, accepts everything. SIZES bounds some plain ints by name. Raises ValueError.
 
     name: the name of the class. arguments: argument name -> value, including defaults. Arguments that a subclass
     sets itself when it calls `super().__init__` are not included.
@@ -31,13 +40,16 @@ class RecordedModule(nn.Module):
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a constructor: record its arguments, then run it. Constructors of base classes add their defaults."""
+    """Wrap a constructor: check its arguments and record them, then run it. Base classes add their defaults."""
     parameters = list(inspect.signature(init).parameters.values())[1:]
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
 
     @functools.wraps(init)
     def recording(self: RecordedModule, *args, **kwargs) -> None:
         passed = dict(zip((p.name for p in parameters), args, strict=False)) | kwargs
+        hints = hints_of(init)
+        sizes = {name: Annotated[int, SIZES[name]] for name in SIZES if hints.get(name) is int}
+        check_arguments(parameters, hints | sizes, passed)
         if "arguments" not in vars(self):  # this is the outermost constructor
             self.name, self.arguments = type(self).__name__, passed
         left_out = constructor_parameters(type(self)).keys() - passed.keys()
@@ -74,16 +86,14 @@ class SessionModel(RecordedModule):
     def __init__(
         self,
         *,
-        n_items: int,
-        width: int = 128,
-        dropout: float = 0.0,
-        hidden_dropout: float = 0.0,
-        score: str = "cosine",
-        scale: float = 12.0,
+        n_items: Size,
+        width: Annotated[int, Range(1, 2**16)] = 128,
+        dropout: Share = 0.0,
+        hidden_dropout: Share = 0.0,
+        score: Literal["dot", "cosine"] = "cosine",
+        scale: Positive = 12.0,
     ):
         super().__init__()
-        if score not in ("dot", "cosine"):
-            raise ValueError(f"score={score!r}: choose 'dot' or 'cosine'")
         self.n_items, self.width, self.score, self.scale = n_items, width, score, scale
         self.embedding = nn.Embedding(n_items + 1, width, padding_idx=0)
         self.dropout = nn.Dropout(dropout)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +19,30 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dataset.files import replacing
-from models import MODELS, Model, build_model
+from dataset.options import check
+from models import MODELS, Baseline, Model, build_model, member_arguments
 from process_data import Prepared, Vocabulary
 
 FORMAT = 2  # 1 if no embedding is stored in 8 bits
+_LONGEST_HEADER = 2**22
+_MEMBER = re.compile(r"members\.[0-9]+\.")
+# Keys of a header that code reads, and their types. A header may hold more.
+_HEADER = {
+    "model": str,
+    "arguments": dict,
+    "mask_seen": bool,
+    "dataset": str,
+    "sha256": str,
+    "metrics": dict[str, dict],
+    "recipe": str,
+    "recipe_values": dict[str, dict],
+    "recipes": dict[str, dict[str, dict]],
+    "members": list[dict],
+    "custom_classes": list[str],
+}
 
 
 class CheckpointError(ValueError):
@@ -53,26 +73,68 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) ->
             raise OSError(f"{path} cannot be written: {error}") from None
 
 
+def read_header(path: str | Path) -> dict:
+    """The JSON header of a file of ours. Raises CheckpointError."""
+    with _opened(path) as file:
+        return _header_of(file, path)
+
+
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and JSON header of a file. Raises CheckpointError."""
+    with _opened(path) as file:
+        header = _header_of(file, path)
+        return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator:
+    """A safetensors file, open for reading; whatever goes wrong with it is a CheckpointError."""
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name a .safetensors file in it")
     if not path.exists():
         how = f"python train.py --dataset NAME --model NAME --output {path.with_suffix('.safetensors')}"
         raise CheckpointError(f"{path} does not exist; train it with `{how}`")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no regular file; name a .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("header", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
+            yield file
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # also RecursionError
         raise CheckpointError(f"{path} is no checkpoint, or is cut off ({error})") from None
+
+
+def _header_of(file, path: str | Path) -> dict:
+    text = (file.metadata() or {}).get("header", "null")
+    if len(text) > _LONGEST_HEADER:
+        raise CheckpointError(f"{path} has a header of {len(text):,} characters; ours are far shorter")
+    header = json.loads(text)
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} has no header of ours; it is some other safetensors file")
     version = header.get("format")
-    if not isinstance(version, int) or version > FORMAT:
+    if type(version) is not int or not 1 <= version <= FORMAT:
         raise CheckpointError(f"{path} has format {version!r}; this code reads up to {FORMAT}")
-    return tensors, header
+    try:
+        for key in _HEADER.keys() & header.keys():
+            check(key, header[key], _HEADER[key])
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit this code: {error}") from None
+    return header
+
+
+def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the tensors have the names, shapes and types of the expected ones."""
+    if missing := expected.keys() - tensors.keys():
+        raise ValueError(f"it lacks {min(missing)}")
+    if unknown := tensors.keys() - expected.keys():
+        raise ValueError(f"it has {min(unknown)}, which the model does not have")
+    for key, want in expected.items():
+        found = tensors[key]
+        if found.shape != want.shape or found.dtype != want.dtype:
+            sizes = f"{found.dtype} {tuple(found.shape)}, not {want.dtype} {tuple(want.shape)}"
+            raise ValueError(f"{key} is {sizes}".replace("torch.", ""))
 
 
 def make_checkpoint(
@@ -181,28 +243,86 @@ def load_checkpoint(
     classes, or a dict of name -> class or function.
     """
     tensors, header = read_tensors(path)
-    if missing := {"model", "arguments", "mask_seen"} - header.keys():
-        raise CheckpointError(f"{path} does not fit this code: its header lacks {min(missing)}")
     try:
-        model = build_model(header["model"], classes=_classes(path, header, model_class), **header["arguments"])
-        weights = {
-            key.removeprefix("model."): value.float() if value.is_floating_point() else value
-            for key, value in tensors.items()
-            if key.startswith("model.")
-        }
-        for key in weights:
-            if (scale := tensors.get(f"{_SCALE}model.{key}")) is not None:
-                weights[key] = weights[key] * scale.float()
+        if missing := {"model", "arguments", "mask_seen"} - header.keys():
+            raise ValueError(f"its header lacks {min(missing)}")
+        classes = _classes(path, header, model_class)
+        vocabulary, popularity = _items_of(tensors)
+        if header["arguments"].get("n_items") != len(vocabulary):
+            raise ValueError(f"its item ids do not fit its model of {header['arguments'].get('n_items')!r} items")
+        weights = _weights_of(tensors)
+        _check_sizes(header, weights, classes)
+        model = build_model(header["model"], classes=classes, **header["arguments"])
         model.load_state_dict(weights)
-        vocabulary = Vocabulary(tensors["item_ids"].numpy())
-        popularity = tensors["popularity"].numpy()
+        if model.n_items != len(vocabulary):
+            raise ValueError(f"its item ids do not fit its model of {model.n_items} items")
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} does not fit this code: {error}") from None
-    if len(vocabulary) != model.n_items or len(popularity) != model.n_items + 1:
-        raise CheckpointError(f"{path}: its item ids do not fit its model of {model.n_items} items")
+        raise CheckpointError(f"{path} does not fit this code: {' '.join(str(error).split())[:400]}") from None
     return Checkpoint(model.to(device).eval(), vocabulary, popularity, header)
+
+
+def _items_of(tensors: dict[str, Tensor]) -> tuple[Vocabulary, np.ndarray]:
+    """The raw item ids as a vocabulary, and the items' popularity in training."""
+    for name in ("item_ids", "popularity"):
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dim() != 1 or tensor.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"it lacks {name}, a list of whole numbers")
+    item_ids, popularity = tensors["item_ids"].long(), tensors["popularity"]
+    if not len(item_ids) or item_ids[0] < 0 or (item_ids[1:] <= item_ids[:-1]).any():
+        raise ValueError("its item ids are not in ascending order, each once and none below 0")
+    if len(popularity) != len(item_ids) + 1 or (popularity < 0).any():
+        raise ValueError("its popularity is not one count, of 0 or more, for the padding and each item")
+    return Vocabulary(item_ids.numpy()), popularity.numpy()
+
+
+def _weights_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's tensors by name; stored in 8 or 16 bits, they become float32."""
+    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    for key, value in weights.items():
+        scale = tensors.get(f"{_SCALE}model.{key}")
+        if scale is not None:
+            is_scaled = value.dtype == torch.int8 and value.dim() == 2 and scale.is_floating_point()
+            if not is_scaled or scale.shape != (len(value), 1):
+                raise ValueError(f"model.{key} is not one row of 8 bits for each of its scales")
+            weights[key] = value * scale.float()
+        elif value.is_floating_point():
+            weights[key] = value.float()
+    return weights
+
+
+def _check_sizes(header: dict, weights: dict[str, Tensor], classes: dict[str, Callable]) -> None:
+    """Raise ValueError unless the declared models have the stored weights, before memory is taken for any model.
+
+    A class that the caller passed is not checked here: only building it shows what it holds.
+    """
+    name, arguments = header["model"], header["arguments"]
+    is_ensemble = name == "Ensemble"
+    parts = member_arguments(arguments) if is_ensemble else [(name, arguments)]
+    if is_ensemble and (unknown := {key for key in weights if not _MEMBER.match(key)}):
+        raise ValueError(f"it has {min(unknown)}, which the model does not have")
+    for i, (name, arguments) in enumerate(parts):
+        if classes.get(name) is not MODELS.get(name):
+            continue
+        prefix = f"members.{i}." if is_ensemble else ""
+        stored = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        with torch.device("meta"), _WithoutValues():
+            model = build_model(name, classes=classes, **arguments)
+        expected = {k: v.float() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+        if isinstance(model, Baseline):  # it reads its matrices' sizes from the file, and checks them itself
+            expected |= {k: expected[k].new_empty(v.shape) for k, v in stored.items() if k in expected}
+        check_tensors(stored, expected)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leave out initial values: those of the meta device would import much of torch, which takes two seconds."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def _classes(path: str | Path, header: dict, model_class) -> dict[str, Callable]:
@@ -210,7 +330,7 @@ def _classes(path: str | Path, header: dict, model_class) -> dict[str, Callable]
     given = model_class if isinstance(model_class, (list, tuple, dict)) else [model_class] if model_class else []
     if not isinstance(given, dict):
         given = {getattr(c, "__name__", repr(c)): c for c in given}
-    custom = [name for name in header.get("custom_classes", []) if isinstance(name, str)]
+    custom = header.get("custom_classes", [])
     classes = MODELS | given
     if len(given) == len(custom) == 1:  # a function may have any name
         classes[custom[0]] = next(iter(given.values()))

@@ -9,15 +9,18 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says where it stopped and what to do."""
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: torch.device | str | None = None) -> torch.device:
     """The given device, or the first available of cuda, mps and cpu. Raises TrainingError if it is absent."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    of_cuda = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 0
+    count = {"cuda": of_cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name is None:
-        return torch.device(next(kind for kind, is_there in available.items() if is_there))
-    if not available.get(name.split(":")[0], False):
-        choices = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise TrainingError(f"device {name!r} is not available here; choose {choices}")
-    return torch.device(name)
+        return torch.device(next(kind for kind in count if count[kind]))
+    kind, colon, index = str(name).partition(":")
+    has_index = index.isdecimal() and int(index) < count.get(kind, 0)
+    if not count.get(kind) or colon and not has_index:
+        choices = ", ".join(kind for kind in count if count[kind])
+        raise TrainingError(f"device {str(name)!r} is not available here; choose {choices}")
+    return torch.device(f"{kind}:{int(index)}" if colon else kind)
 
 
 def device_name(device: torch.device) -> str:

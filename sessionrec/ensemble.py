@@ -96,8 +96,6 @@ def train_ensemble(
     if not names:
         raise ValueError("an Ensemble needs a recipe with its members: ensemble = { members = [...] }")
     start = recipe.ensemble.get("start", 0)
-    if not isinstance(start, int) or start < 0:
-        raise ValueError(f"ensemble.start is {start!r}: say how often each neural model is in, 0 or more")
     if recipe.model or recipe.data or recipe.fit.keys() - {"epochs"}:
         extra = min([*recipe.model, *recipe.data, *recipe.fit.keys() - {"epochs"}])
         raise ValueError(f"an Ensemble's members have their own recipes; it takes no {extra}")

@@ -7,13 +7,13 @@ history.table
 
 from __future__ import annotations
 
-import math
+import json
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,14 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from dataset.options import NonNegative, Positive, Size, check, checked
 from metrics import NotFinite, summarize
 from models import Baseline, SessionModel
 from process_data import Batch, Prepared, Queries
 from sessionrec import distributed
 from sessionrec.device import TrainingError, seed_everything
 from sessionrec.losses import Loss, batch_loss, full_softmax, pick_precision
-from sessionrec.resume import TrainingState
+from sessionrec.resume import TrainingState, checksum
 from sessionrec.scoring import rank_labels
 
 
@@ -68,6 +69,9 @@ class EarlyStopping:
 
     patience: int
 
+    def __post_init__(self):
+        check("patience", self.patience, Size)
+
     def __call__(self, history: History) -> None:
         if len(history.rows) - history.best_epoch >= self.patience:
             raise StopTraining
@@ -81,6 +85,10 @@ class Schedule:
     name: str
     epochs: int
 
+    def __post_init__(self):
+        check("schedule", self.name, Literal["constant", "onecycle", "cosine"])
+        check("epochs", self.epochs, Size)
+
     def scheduler(self, optimizer: torch.optim.Optimizer, lr: float, steps_per_epoch: int):
         """A learning-rate scheduler to step after every batch, or None."""
         steps = self.epochs * steps_per_epoch
@@ -88,20 +96,19 @@ class Schedule:
             return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
         if self.name == "cosine":
             return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        if self.name != "constant":
-            raise ValueError(f"schedule={self.name!r}: choose constant, onecycle or cosine")
         return None
 
 
+@checked
 def fit(
     model: SessionModel,
     loader: DataLoader,
     valid: Queries | None,
     *,
-    epochs: int,
-    lr: float,
+    epochs: Size,
+    lr: Positive,
     schedule: str | Schedule = "onecycle",
-    weight_decay: float = 0.0,
+    weight_decay: NonNegative = 0.0,
     loss: Loss = full_softmax,
     resume_file: str | Path | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
@@ -119,7 +126,7 @@ def fit(
     Raises ValueError for an option that cannot be used, and TrainingError if the loss, a weight or a score is not
     finite: the message names the step, and the best weights so far are in the model.
     """
-    _check(model, loader, valid, schedule, epochs, lr)
+    _check(model, loader, valid, schedule, epochs)
     schedule = schedule if isinstance(schedule, Schedule) else Schedule(schedule, epochs)
     history = History()
     state = _new_state(model, loader, valid, lr, schedule, weight_decay, loss, history.rows)
@@ -176,7 +183,8 @@ def _new_state(
     # A constant rate does not depend on the number of epochs: such a run may be resumed for more of them.
     described = schedule.name if schedule.name == "constant" else [schedule.name, schedule.epochs]
     settings = {"lr": lr, "schedule": described, "weight_decay": weight_decay, "loss": _describe(loss, model.device)}
-    return TrainingState(model, optimizers, schedulers, settings | _fingerprint(model, loader, valid), rows)
+    settings |= _fingerprint(model, loader, valid)
+    return TrainingState(model, optimizers, schedulers, settings, len(loader), rows)
 
 
 def _hidden_unless_first() -> dict[str, bool]:
@@ -259,7 +267,7 @@ def _optimizers(model: SessionModel, *, lr: float, weight_decay: float) -> list[
 
 
 def _check(
-    model: SessionModel, loader: DataLoader, valid: Queries | None, schedule: str | Schedule, epochs: int, lr: float
+    model: SessionModel, loader: DataLoader, valid: Queries | None, schedule: str | Schedule, epochs: int
 ) -> None:
     if not isinstance(model, SessionModel):
         raise ValueError(
@@ -276,10 +284,6 @@ def _check(
         raise ValueError(
             f"fit validates on queries such as `data.valid` of `data = prepare(dataset)`, not on {type(valid).__name__}"
         )
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs={epochs!r}: must be a whole number of at least 1")
-    if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
-        raise ValueError(f"lr={lr!r}: must be a number above 0")
     if isinstance(schedule, Schedule) and schedule.name != "constant" and schedule.epochs < epochs:
         raise ValueError(f"epochs={epochs}: the schedule {schedule.name} ends after {schedule.epochs}")
     if getattr(loader.sampler, "world_size", 1) != distributed.world_size():
@@ -293,23 +297,27 @@ def _describe(loss: Loss, device: torch.device) -> str:
     named = hasattr(function, "__qualname__") or type(function).__repr__ is object.__repr__
     name = getattr(function, "__qualname__", type(function).__qualname__) if named else repr(function)
     precision = keywords.get("precision", getattr(function, "precision", "auto"))
-    return f"{name} {keywords} {pick_precision(precision, device)}"
+    weights = function.state_dict() if isinstance(function, nn.Module) else getattr(function, "__dict__", {})
+    arrays = [value for value in {**weights, **keywords}.values() if isinstance(value, (Tensor, np.ndarray))]
+    arrays = [array.detach().cpu() if isinstance(array, Tensor) else array for array in arrays]
+    return f"{name} {keywords} {pick_precision(precision, device)} {checksum(*arrays)}"
 
 
 def _fingerprint(model: SessionModel, loader: DataLoader, valid: Queries | None) -> dict:
     """Everything else that a run reads, so that it is never resumed with other data or another model."""
     rows = loader.dataset
-    arrays = [tensor.numpy() for tensor in (rows.x, rows.y, rows.w, rows.starts)]
+    arrays = [rows.x, rows.y, rows.w, rows.starts, rows.lengths]
     if valid is not None:
         arrays += [valid.items, valid.offsets, valid.labels, valid.popularity, np.array(valid.mask_seen)]
-    checksum = 0
-    for array in arrays:
-        checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
+    # The text of a model does not show every argument, for example not SASRec's `heads`.
+    arguments = json.dumps(model.arguments, default=lambda value: type(value).__name__)
     sampler = loader.sampler
     return {
-        "model": repr(model),
-        "data": checksum,
+        "model": f"{model.name} {arguments} {model!r}",
+        "data": checksum(*arrays),
+        "dataset": rows.sha256,
         "batch_size": getattr(sampler, "batch_size", loader.batch_size),
+        "shuffle": getattr(sampler, "shuffle", None),
         "seed": getattr(sampler, "seed", None),
     }
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dataset.options import NonNegative, Precision, Size, checked
 from models.base import SessionModel
 from process_data import PADDING, Batch
 
@@ -39,13 +40,12 @@ def batch_loss(model: SessionModel, batch: Batch, loss: Loss) -> Tensor:
     return loss(queries, items, batch.y[has_target], batch.w[has_target])
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
+@checked
+def pick_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The type of the logits: "fp32", "bf16", or "auto": bf16 if the hardware multiplies it faster.
 
     A GPU with bf16 does, and a CPU with AVX512-BF16 or AMX. Raises ValueError for another name.
     """
-    if name not in ("auto", "fp32", "bf16"):
-        raise ValueError(f"precision={name!r}: choose 'auto', 'fp32' or 'bf16'")
     if name == "auto":
         if device.type == "cuda":
             fast = torch.cuda.is_bf16_supported()
@@ -119,9 +119,15 @@ class SampledSoftmax:
 
     looks_up_items = True
 
-    def __init__(self, popularity: np.ndarray, negatives: int = 2048, *, power: float = 0.75, precision: str = "auto"):
-        if negatives < 1:
-            raise ValueError(f"negatives={negatives}: must be at least 1")
+    @checked
+    def __init__(
+        self,
+        popularity: np.ndarray,
+        negatives: Size = 2048,
+        *,
+        power: NonNegative = 0.75,
+        precision: Precision = "auto",
+    ):
         weights = (torch.as_tensor(popularity).double() + 1) ** power
         weights[PADDING] = 0
         self.negatives, self.power, self.precision = negatives, power, precision

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset.files import ROOT, SessionDataset
 from models import BASELINES
-from sessionrec.checkpoint import read_tensors
+from sessionrec.checkpoint import read_header
 from sessionrec.recipes import load_recipe
 from sessionrec.run import recipes_of, train_on_all_rows
 
@@ -21,7 +21,7 @@ def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = No
     recipe = load_recipe("best", model, dataset.short_name)
     epochs = None if model in BASELINES else epochs or recipe.fit.get("epochs")
     for path in (committed, local):
-        header = read_tensors(path)[1] if path.exists() else {}
+        header = read_header(path) if path.exists() else {}
         allowed = header.get("recipe_values", {}).get("fit", {}).get("epochs")
         if header.get("sha256") != dataset.sha256:
             continue

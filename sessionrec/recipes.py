@@ -5,24 +5,51 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 from dataset.files import ROOT
-from models import MODELS
+from dataset.options import Count, NonNegative, Positive, Precision, Range, Seed, Size, check
+from models import BASELINES, MODELS, NEURAL_MODELS
+from models.Ensemble import MOST_MEMBERS
 
-# Keys that a recipe may set besides a model's own arguments, which `build_model` checks.
-KEYS = {
+# What a recipe may set besides a model's own arguments, which its constructor checks.
+OPTIONS: dict[str, dict[str, object]] = {
     "fit": {
-        "epochs", "batch_size", "lr", "schedule", "weight_decay", "patience", "graph_smoothing", "negatives",
-        "lazy", "precision",
+        "epochs": Size,
+        "batch_size": Size,
+        "lr": Positive,
+        "schedule": Literal["constant", "onecycle", "cosine"],
+        "weight_decay": NonNegative,
+        "patience": Count | None,
+        "graph_smoothing": NonNegative,
+        "negatives": Count,
+        "lazy": bool,
+        "precision": Precision,
     },
-    "data": {"dataset", "fold", "weights", "min_item_count", "min_session_length", "fit_on"},
-    "ensemble": {"members", "start", "seeds", "epochs", "weights"},
-}  # fmt: skip
+    "data": {
+        "dataset": Literal["TrainDataset", "MyDataset"],
+        "fold": bool,
+        "weights": Literal["rows", "once"],
+        "min_item_count": Count,
+        "min_session_length": Count,
+        "fit_on": Literal["train", "all"],
+    },
+    "ensemble": {
+        "members": list[Literal[*NEURAL_MODELS, *BASELINES]],
+        "start": Annotated[int, Range(0, 100)],
+        "seeds": list[Seed],
+        "epochs": list[Size],
+        "weights": list[NonNegative],
+    },
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained: constructor arguments, and options for training, data and ensemble."""
+    """How one model is trained: constructor arguments, and options for training, data and ensemble.
+
+    Raises ValueError for an option that does not exist, and for a value of the wrong type or range.
+    """
 
     name: str
     model_name: str
@@ -30,6 +57,21 @@ class Recipe:
     fit: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
     ensemble: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        for kind, values in self.values.items():
+            check(kind, values, dict)
+            options = OPTIONS.get(kind, values)
+            if unknown := values.keys() - options.keys():
+                raise ValueError(f"{kind} takes no {min(unknown, key=str)}; it takes {', '.join(sorted(options))}")
+            for key in values if kind in OPTIONS else ():
+                check(f"{kind}.{key}", values[key], options[key])
+        members = self.ensemble.get("members", ())
+        if len(members) > MOST_MEMBERS:
+            raise ValueError(f"ensemble.members: an Ensemble has at most {MOST_MEMBERS}, not {len(members)}")
+        for key in ("seeds", "epochs", "weights"):
+            if self.ensemble.get(key) and len(self.ensemble[key]) != len(members):
+                raise ValueError(f"ensemble.{key} has {len(self.ensemble[key])} entries for {len(members)} members")
 
     @property
     def values(self) -> dict[str, dict]:
@@ -42,8 +84,6 @@ class Recipe:
         for kind, new in changes.items():
             if kind not in self.values or not isinstance(new, dict):
                 raise ValueError(f"no settings {kind!r}; there are {', '.join(self.values)}, each a table")
-            if unknown := new.keys() - KEYS.get(kind, new.keys()):
-                raise ValueError(f"{kind} takes no {min(unknown)}; it takes {', '.join(sorted(KEYS[kind]))}")
             merged[kind] = self.values[kind] | new
         return replace(self, **merged)
 

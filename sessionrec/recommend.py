@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.files import replacing
+from dataset.options import checked
 from metrics import summarize
 from process_data import Queries, Sessions
 from sessionrec.checkpoint import Checkpoint, load_checkpoint
@@ -38,6 +39,7 @@ class Recommendations:
         )
 
 
+@checked
 def recommend(
     checkpoint: Checkpoint | str | Path,
     sessions: Sessions | Sequence[Sequence[int]],

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from dataset.options import Seed, Size, checked
+from dataset.split import TooFewUsers
 from metrics import summarize
 from models import BASELINES, Model, SessionModel, build_model
 from models.item_graph import item_graph
@@ -76,14 +79,15 @@ class Run:
         write_checkpoint(path, self.checkpoint(), compact=compact)
 
 
+@checked
 def run_recipe(
     recipe: Recipe,
     dataset: SessionDataset,
     *,
     split: Split = BY_USER,
-    seed: int = 0,
-    device: str | None = None,
-    stop_after: int | None = None,
+    seed: Seed = 0,
+    device: torch.device | str | None = None,
+    stop_after: Size | None = None,
     resume_file: Path | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
     evaluate_on: Sequence[str] = ("valid", "test"),
@@ -142,8 +146,10 @@ def fit_by_recipe(
     schedule = Schedule(options.pop("schedule", "constant"), epochs)
     if patience := options.pop("patience", None):
         callbacks = (EarlyStopping(patience), *callbacks)
+    rows = make_train_dataset(data.train, recipe)
+    rows.sha256 = data.sha256
     loader = get_dataloader(
-        make_train_dataset(data.train, recipe), options.pop("batch_size", 256), seed=seed,
+        rows, options.pop("batch_size", 256), seed=seed,
         rank=distributed.rank(), world_size=distributed.world_size(),
     )  # fmt: skip
     loss = make_loss(data, options.pop("negatives", 0), options.pop("precision", "auto"))
@@ -173,8 +179,6 @@ def make_train_dataset(sessions: Sessions, recipe: Recipe) -> TrainDataset | MyD
     kind = recipe.data.get("dataset", "TrainDataset")
     if kind == "MyDataset":
         return MyDataset(sessions)
-    if kind != "TrainDataset":
-        raise ValueError(f"dataset={kind!r}: choose 'TrainDataset' or 'MyDataset'")
     return TrainDataset(sessions, fold=recipe.data.get("fold", True), weights=recipe.data.get("weights", "rows"))
 
 
@@ -193,26 +197,38 @@ def train_on_all_rows(
 ) -> Run:
     """Train on every row, for as many epochs as a held-out run with the same recipe found best.
 
-    The held-out run's metrics go into the header (`heldout_valid`, `heldout_test`), since all rows train here.
+    The held-out run's metrics go into the header (`heldout_valid`, `heldout_test`), since all rows train here. With
+    too few users for a held-out run, print a message and train for the recipe's epochs; nothing is measured.
     options: seed, device, as in `run_recipe`.
     """
     file = resume_file.with_suffix(".heldout" + resume_file.suffix) if resume_file else None
-    heldout_run = heldout_run or run_recipe(recipe, dataset, split=split, resume_file=file, **options)
+    options_of_all = options | {"split": Split(by="none"), "resume_file": resume_file}
+    try:
+        heldout_run = heldout_run or run_recipe(recipe, dataset, split=split, resume_file=file, **options)
+    except TooFewUsers as error:
+        if distributed.rank() == 0:
+            print(_describe_run_without_validation(recipe, error))
+        run = run_recipe(recipe, dataset, **options_of_all)
+        return replace(run, info=run.info | {"recipes": recipes_of(recipe, dataset)})
     if heldout_run.interrupted:
         return heldout_run
     info = heldout_run.info
-    run = run_recipe(
-        recipe.with_changes({"ensemble": info["recipe_values"]["ensemble"]}),
-        dataset,
-        split=Split(by="none"),
-        stop_after=info["epochs"],
-        resume_file=resume_file,
-        **options,
-    )
+    recipe_of_all = recipe.with_changes({"ensemble": info["recipe_values"]["ensemble"]})
+    run = run_recipe(recipe_of_all, dataset, stop_after=info["epochs"], **options_of_all)
     heldout = {f"heldout_{split}": values for split, values in heldout_run.metrics.items()}
     info = run.info | {"metrics": heldout, "recipes": recipes_of(recipe, dataset)}
     members = {"members": heldout_run.info["members"]} if "members" in heldout_run.info else {}
     return replace(run, info=info | members)
+
+
+def _describe_run_without_validation(recipe: Recipe, error: TooFewUsers) -> str:
+    how = f"trains for the recipe's {recipe.fit.get('epochs')} epochs"
+    if recipe.model_name in BASELINES:
+        how = "is fitted"
+    elif recipe.model_name == "Ensemble":
+        how = "averages its members with equal weights, each trained for its recipe's epochs,"
+    reason = str(error).split(";")[0]
+    return f"No held-out run ({reason}): {recipe.model_name} {how} on all rows, and nothing is measured."
 
 
 def recipes_of(recipe: Recipe, dataset: SessionDataset) -> dict[str, dict]:

@@ -9,7 +9,6 @@ Shapes: n items (ids 1..n, 0 pads), D width.
 from __future__ import annotations
 
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from sessionrec.resume import checksum
 
 
 @contextmanager
@@ -55,7 +56,7 @@ class _Smoothing(nn.Module):
         # sparse matrices; there the CPU computes the product.
         self.matrix = matrix.to("cpu" if device.type == "mps" else device)
 
-        self.description = f"share={share}, edges={graph.nnz}, checksum={zlib.crc32(graph.data.tobytes())}"
+        self.description = f"share={share}, edges={graph.nnz}, checksum={checksum(*parts)}"
 
     def extra_repr(self) -> str:
         return self.description

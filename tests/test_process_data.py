@@ -2,6 +2,7 @@
 
 import doctest
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_shares_are_of_users_or_rows(by, shares, sizes):
         ({"valid_share": 0.6, "test_share": 0.4}, "shares"),
         ({"valid_share": 0.001}, "too few for a validation share"),
         ({"test_share": 0.001}, "too few for a test share"),
-        ({"by": "item"}, "choose 'user', 'row' or 'none'"),
+        ({"by": "item"}, "choose 'user', 'row', 'none' or 'leave-one-out'"),
     ],
 )
 def test_impossible_split_is_an_error(options, words):
@@ -212,6 +213,14 @@ def test_prefix_rows_fold_into_one_weighted_session():
     assert TrainDataset(sessions).total_weight == 8
     once = TrainDataset(sessions, weights="once")
     assert once[[0, 1]].w.tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_each_session_of_a_user_is_folded_on_its_own():
+    lists, labels = [[1], [1, 2], [5]], [2, 3, 6]
+    sessions = Sessions.from_lists(lists, labels, users=[4, 4, 4], n_items=6)
+    batch = TrainDataset(replace(sessions, chains=np.array([0, 0, 1])))[[0, 1]]
+    assert (batch.x.tolist(), batch.y.tolist()) == ([[1, 2], [5, 0]], [[2, 3], [6, 0]])
+    assert batch.w.tolist() == [[2, 1], [1, 0]]
 
 
 @given(histories, st.data())

@@ -230,9 +230,6 @@ def test_evaluation_without_labels_names_the_column(trained, tmp_path, capsys):
         ([], "--sessions --evaluate is required"),
         (["--sessions", "in.csv", "--output", "x.csv", "--evaluate", "in.csv"], "not allowed with"),
         (["--sessions", "in.csv", "--output", "x.csv", "--k", "many"], "invalid int value"),
-        (["--sessions", "in.csv", "--output", "./in.csv"], "would replace an input file"),
-        (["--sessions", "in.csv", "--output", "x.safetensors"], "would replace an input file"),
-        (["--sessions", "in.csv", "--output", "n.csv", "--items", "n.csv"], "would replace an input file"),
         (["--evaluate", "in.csv", "--items", "n.csv"], "--items go with --sessions"),
     ],
 )

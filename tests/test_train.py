@@ -197,9 +197,8 @@ def test_an_error_is_reported_in_one_line(folder, tmp_path, monkeypatch, capsys)
 
 
 def test_the_metrics_do_not_replace_the_checkpoint(folder, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run_main(folder, tmp_path / "x.safetensors", "--json", str(tmp_path / "." / "x.safetensors"))
-    assert "--json would replace the checkpoint" in capsys.readouterr().err
+    code = run_main(folder, tmp_path / "x.safetensors", "--json", str(tmp_path / "." / "x.safetensors"))
+    assert_fails_in_a_sentence(capsys, code, "x.safetensors is named for two outputs")
 
 
 def test_ctrl_c_outside_of_training_is_reported_in_one_line(folder, tmp_path, monkeypatch, capsys):
@@ -247,6 +246,10 @@ def test_a_damaged_download_is_reported_in_one_line(tmp_path, monkeypatch, capsy
         ["--split", "time"],
         ["--learning-rate", "1"],
         ["--split-seed", "-1"],
+        ["--split-seed", "4294967296"],
+        ["--seed", "-1"],
+        ["--seed", str(2**63)],
+        ["--seed", "1.5"],
     ],
 )
 def test_wrong_options_are_usage_errors(wrong, folder, tmp_path, capsys):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from tqdm import tqdm
 
 from dataset.files import replacing
-from dataset.logs.formats import ConvertError
-from dataset.logs.read_log import are_integers, read_interactions
+from dataset.logs.numbering import number_items, write_items
+from dataset.logs.opening import ConvertError
+from dataset.logs.read_log import Interactions, Log, read_interactions, read_log
 from dataset.logs.sessionize import ConvertOptions, SessionLog, filter_sessions, hold_out, sort_into_sessions
+from dataset.logs.times import find_absurd_times
 
 FILES = ("train_sessions.csv", "test_sessions.csv", "items.csv")
 
@@ -25,6 +25,7 @@ class Summary:
 
     dropped: reason -> number of interactions that were removed.
     known_labels: share of the test labels that occur in the training file.
+    notes: how each log was read, one line each, and warnings about its times.
     """
 
     interactions: int
@@ -36,9 +37,10 @@ class Summary:
     train_rows: int
     test_rows: int
     known_labels: float
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{self.interactions} interactions of {self.users} users with {self.items} items"]
+        lines = [*self.notes, f"{self.interactions} interactions of {self.users} users with {self.items} items"]
         for reason, count in self.dropped.items():
             if count:
                 lines.append(f"dropped {count} ({count / self.interactions:.1%}): {reason}")
@@ -50,87 +52,136 @@ class Summary:
 
 
 def convert(
-    log: str | Path,
+    log: str | Path | Log,
     output: str | Path,
     options: ConvertOptions | None = None,
     *,
     columns: str | None = None,
-    test_log: str | Path | None = None,
+    time_unit: str | None = None,
+    test_log: str | Path | Log | None = None,
+    items: str | Path | None = None,
 ) -> Summary:
     """Convert a log and write all files of a dataset (see dataset/README.md) into the folder `output`, or none.
 
-    `train_sessions.csv` has one row for each prefix of a session. `test_sessions.csv` has one row for each
-    session: all items but the last, which is the label. `items.csv` (`id,item`) maps each id to the name that
-    the item has in the log. If all names are integers below 10^18, they are the ids; otherwise the ids are
-    1, 2, ... in the order of the sorted names. Sessions are sorted by user in the same way, so the order of
-    the rows in the log matters only for equal times.
+    `train_sessions.csv` has one row for each prefix of a session, with the number of the session's user: 1, 2, ... in
+    the order of the sorted user ids. `test_sessions.csv` has one row for each session: all items but the last, which
+    is the label. With `split="leave-one-out"`, the items before the label are in the training file, too. `items.csv`
+    (`id,item`) maps each id to the name that the item has in the log. If all names are integers below 10^18, they are
+    the ids; otherwise the ids are 1, 2, ... in the order of the sorted names. Sessions are sorted by user in the same
+    way, so the order of the rows in the log matters only for equal times.
 
+    log: a file, or a log of `read_log` or `log_from_frame`.
     columns: names of the log's columns, if they cannot be detected (see `read_log`).
+    time_unit: unit of the times, if it cannot be detected (see `times.UNITS`).
     test_log: a second log with the test sessions, instead of `options.split`. Equal user ids in the two logs
         mean different users.
+    items: the `items.csv` of an earlier conversion. Its items keep their ids, and new items get the next ones.
 
-    Raises ConvertError if the log cannot be used, OSError if the output cannot be written.
+    Raises ConvertError if the log cannot be used, DataError for a wrong `items`, OSError if the output cannot be
+    written.
     """
     options = options or ConvertOptions()
-    paths = [Path(path) for path in (log, test_log) if path is not None]
     targets = [Path(output) / name for name in FILES]
-    if replaced := [path for path in paths if path.resolve() in [target.resolve() for target in targets]]:
-        raise ConvertError(f"{replaced[0]}: the output would replace this log; choose another output folder")
-    interactions = read_interactions(paths, columns)
-    n_interactions, n_users, items = len(interactions.user), len(interactions.users), interactions.items
+    sources = [source for source in (log, test_log) if source is not None]
+    logs = [source if isinstance(source, Log) else read_log(source, columns, time_unit) for source in sources]
+    name = logs[0].path
+    _check_targets(logs, targets)
+    interactions = read_interactions(logs)
+    _check_times_exist(name, interactions, options)
+    n_interactions, n_users, names = len(interactions.user), len(interactions.users), interactions.items
     sessions = sort_into_sessions(interactions, options.gap)
+    notes = (*interactions.notes, *_check_times(interactions, sessions, options))
     del interactions
     sessions, dropped = filter_sessions(sessions, options)
     if not len(sessions.item):
-        least = options.min_session_length
-        raise ConvertError(f"{paths[0]}: no session with at least {least} interactions is left")
-
-    is_test = hold_out(sessions, options) if test_log is None else sessions.user[sessions.starts] >= n_users
-    if is_test.all() or not is_test.any():
-        split = "training" if is_test.all() else "test"
-        reason = f"splitting {len(is_test)} sessions leaves no {split} session; choose another split"
-        raise ConvertError(f"{paths[0]}: {reason}")
-
-    sessions, ids, names = _number_items(sessions, items)
+        reason = f"no session with at least {options.min_session_length} interactions is left"
+        raise ConvertError(f"{name}: {reason}; check the columns and the filters")
+    is_test, trained = _split(sessions, options, None if test_log is None else n_users, name)
+    sessions, ids, numbering = number_items(sessions, names, items)
     with ExitStack() as stack:
         train_file, test_file, items_file = [stack.enter_context(replacing(target)) for target in targets]
-        _write_sessions(train_file, test_file, sessions, is_test, ids)
-        with open(items_file, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("id", "item"), *zip(ids, names, strict=True)])
-    lengths, labels = sessions.ends - sessions.starts, sessions.item[sessions.ends - 1]
-    trained = sessions.item[np.repeat(~is_test, lengths)]
+        _write_sessions(train_file, test_file, sessions, is_test, trained, ids)
+        write_items(items_file, numbering)
     return Summary(
         interactions=n_interactions,
         users=n_users,
-        items=len(items),
+        items=len(names),
         dropped=dropped,
-        sessions=len(lengths),
         items_kept=len(ids),
-        train_rows=int((lengths - 1)[~is_test].sum()),
-        test_rows=int(is_test.sum()),
-        known_labels=float(np.isin(labels[is_test], trained).mean()),
+        **_count_rows(sessions, is_test, trained),
+        notes=notes,
     )
 
 
-def _number_items(log: SessionLog, items: pl.Series) -> tuple[SessionLog, list[str], list[str]]:
-    """Replace the indices into `items` by indices into the items in use. Also returns their ids and names."""
-    used = np.unique(log.item)
-    names = items.gather(used).to_list()
-    ids = names if are_integers(items) else [str(number) for number in range(1, len(used) + 1)]
-    return log._replace(item=np.searchsorted(used, log.item)), ids, names
+def _split(log: SessionLog, options: ConvertOptions, n_users: int | None, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) bool: which sessions are tested, and (S,) the number of items, from the first, that are for training.
+
+    n_users: the users from this number on are those of a test log, whose sessions are tested instead.
+    """
+    lengths = log.ends - log.starts
+    is_test = hold_out(log, options) if n_users is None else log.user[log.starts] >= n_users
+    leaves_one_out = n_users is None and options.split == "leave-one-out"
+    trained = np.where(is_test, lengths - 1 if leaves_one_out else 0, lengths)
+    trained = np.where(trained > 1, trained, 0)  # one item gives no row
+    if not trained.any() or not is_test.any():
+        split = "training" if is_test.any() else "test"
+        reason = f"splitting {len(is_test)} sessions leaves no {split} session; choose another split"
+        raise ConvertError(f"{path}: {reason}")
+    return is_test, trained
 
 
-def _write_sessions(train_file: Path, test_file: Path, log: SessionLog, is_test: np.ndarray, ids: list[str]) -> None:
-    bounds = zip(log.starts.tolist(), log.ends.tolist(), is_test.tolist(), strict=True)
+def _count_rows(log: SessionLog, is_test: np.ndarray, trained: np.ndarray) -> dict[str, int | float]:
+    """The counts of a Summary that concern the written rows."""
+    lengths, labels = log.ends - log.starts, log.item[log.ends - 1]
+    step = np.arange(len(log.item)) - np.repeat(log.starts, lengths)
+    trained_items = log.item[step < np.repeat(trained, lengths)]
+    return {
+        "sessions": len(lengths),
+        "train_rows": int((trained - 1).clip(0).sum()),
+        "test_rows": int(is_test.sum()),
+        "known_labels": float(np.isin(labels[is_test], trained_items).mean()),
+    }
+
+
+def _check_targets(logs: list[Log], targets: list[Path]) -> None:
+    """Raise ConvertError if the output would replace a log."""
+    resolved = [target.resolve() for target in targets]
+    if replaced := [log.path for log in logs if log.path.resolve() in resolved]:
+        raise ConvertError(f"{replaced[0]}: the output would replace this log; choose another output folder")
+
+
+def _check_times_exist(path: Path, interactions: Interactions, options: ConvertOptions) -> None:
+    """Raise ConvertError for an option that needs times if the log has none."""
+    wanted = [f"--split {options.split}"] * (options.split == "time") + ["--gap"] * (options.gap is not None)
+    if wanted and not interactions.has_time:
+        raise ConvertError(f"{path}: the log has no times, which {wanted[0]} needs; omit it, or name their column")
+
+
+def _check_times(interactions: Interactions, log: SessionLog, options: ConvertOptions) -> list[str]:
+    """A warning if the times of the log cannot be right. Interactions in one row have the same time by nature."""
+    if interactions.session is not None or not interactions.has_time:
+        return []
+    gaps = np.diff(log.time)[log.user[1:] == log.user[:-1]]
+    warning = find_absurd_times(log.time, gaps, options.gap)
+    return [warning] if warning else []
+
+
+def _write_sessions(
+    train_file: Path, test_file: Path, log: SessionLog, is_test: np.ndarray, trained: np.ndarray, ids: list[str]
+) -> None:
+    """Write all items of the test sessions, and the first `trained` (S,) items of every session for training."""
+    user = log.user[log.starts]
+    number = np.searchsorted(np.unique(user[trained > 1]), user) + 1
+    columns = (column.tolist() for column in (log.starts, log.ends, is_test, trained, number))
     with open(train_file, "w", newline="\n") as train, open(test_file, "w", newline="\n") as test:
-        train.write("session,label\n")
+        train.write("session,label,user\n")
         test.write("session,label\n")
-        for start, end, in_test in tqdm(bounds, "Writing", len(is_test), unit=" sessions", unit_scale=True):
+        rows = tqdm(zip(*columns, strict=True), "Writing", len(is_test), unit=" sessions", unit_scale=True)
+        for start, end, in_test, n_trained, user in rows:
             session = [ids[number] for number in log.item[start:end].tolist()]
             if in_test:
                 test.write(_format_row(session[:-1], session[-1]))
-            else:
-                train.writelines(_format_row(session[:n], session[n]) for n in range(1, len(session)))
+            train.writelines(_format_row(session[:n], f"{session[n]},{user}") for n in range(1, n_trained))
 
 
 def _format_row(session: list[str], label: str) -> str:

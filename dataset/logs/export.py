@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from dataset.files import read_sessions, replacing
-from dataset.logs.formats import ConvertError
-from dataset.sessions import find_users, maximal_sessions
+from dataset.logs.opening import ConvertError
+from dataset.sessions import maximal_sessions
+from dataset.users import find_users
 
 # Tool -> header, and the names that the tool expects for the training and the test file of a dataset.
 TOOLS = {
@@ -24,7 +25,8 @@ def export(folder: str | Path, output: str | Path, to: str) -> list[Path]:
 
     to: a key of TOOLS. The file names begin with the name of the output folder.
 
-    Each training user becomes one session, and each test row becomes one session that ends with its label.
+    Each chain of prefix rows (see `dataset.users`) becomes one session, and each test row becomes one session that ends
+    with its label.
     Session files contain no times, so the time is the number of the row, counted over both files. Converting
     the first file with the second as `test_log` restores the session files. `keep_repeats` is necessary if sessions
     repeat items, and `longest` if they have more than 50.

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.logs.formats import ConvertError
+from dataset.logs.opening import ConvertError
 from dataset.logs.read_log import Interactions
 from dataset.sessions import LONGEST_SESSION
+
+SPLITS = ("user", "time", "leave-one-out")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ConvertOptions:
     longest: keep only the last items of a session, since the size of its prefix rows grows quadratically.
     split: "user" tests all sessions of a random share of the users. "time" tests the sessions that end last, and
         more than the share if several end at the same time: every training session ends before every test session.
+        "leave-one-out" tests the last item of each user, and keeps the other items for training. Users with only two
+        items keep both.
     test_share: share of the users or sessions to test. seed: seed of the split by user.
 
     Raises ConvertError for a value that cannot be used.
@@ -42,8 +46,8 @@ class ConvertOptions:
     seed: int = 0
 
     def __post_init__(self):
-        if self.split not in ("user", "time"):
-            raise ConvertError(f"split={self.split!r}: choose 'user' or 'time'")
+        if self.split not in SPLITS:
+            raise ConvertError(f"split={self.split!r}: choose 'user', 'time' or 'leave-one-out'")
         if not 0 < self.test_share < 1:
             raise ConvertError(f"test_share={self.test_share}: the share must be above 0 and below 1")
         if self.gap is not None and not self.gap > 0:
@@ -77,13 +81,18 @@ class SessionLog(NamedTuple):
 
 
 def sort_into_sessions(interactions: Interactions, gap: float | None) -> SessionLog:
-    """Sort by user and time, and start a session at each new user and after each gap (hours)."""
+    """Sort by user and time, and start a session at each new user and after each gap (hours).
+
+    Where the log says which interactions are a session (a list in one row), that is the session.
+    """
     user, item, time = interactions[:3]
     order = np.lexsort((time, user))  # stable: interactions of the same time keep the order of the file
     user, item, time = user[order], item[order], time[order]
     starts = _changes(user)
     if gap is not None:
         starts[1:] |= np.diff(time) > gap * 3600
+    if interactions.session is not None:
+        starts |= _changes(interactions.session[order])
     return SessionLog(user, item, time, np.cumsum(starts, dtype=np.int32) - np.int32(1))
 
 
@@ -105,7 +114,13 @@ def filter_sessions(log: SessionLog, options: ConvertOptions) -> tuple[SessionLo
 
 
 def hold_out(log: SessionLog, options: ConvertOptions) -> np.ndarray:
-    """(S,) bool: whether a session is a test session, according to `options.split`."""
+    """(S,) bool: whether a session is a test session, according to `options.split`.
+
+    With "leave-one-out": whether it is the last session of a user, whose last item is tested.
+    """
+    if options.split == "leave-one-out":
+        user = log.user[log.starts]
+        return np.r_[user[1:] != user[:-1], True] & (np.bincount(log.user)[user] > 2)
     if options.split == "user":
         users, user = np.unique(log.user[log.starts], return_inverse=True)
         rank = np.random.default_rng(options.seed).permutation(len(users))

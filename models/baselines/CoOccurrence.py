@@ -8,12 +8,14 @@ distance). The rules are summed over the items of the session, and its last item
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dataset.options import Range, Share
 from dataset.sessions import LONGEST_SESSION, Sessions
 from models.baselines.base import (
     Baseline,
@@ -36,16 +38,15 @@ class CoOccurrence(Baseline):
     """
 
     def __init__(
-        self, *, n_items: int, distance: str = "same", backward: float = 1.0, memory: float = 1.0, norm: float = 0.0
+        self,
+        *,
+        n_items: int,
+        distance: Literal["same", "div"] = "same",
+        backward: Share = 1.0,
+        memory: Annotated[float, Range(0, 1, above=True)] = 1.0,
+        norm: Share = 0.0,
     ):
         super().__init__(n_items=n_items)
-        if distance not in DISTANCE:
-            raise ValueError(f"distance={distance!r}: choose 'same' or 'div'")
-        for name, value in (("backward", backward), ("norm", norm)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: must be from 0 to 1")
-        if not 0 < memory <= 1:
-            raise ValueError(f"memory={memory}: must be above 0 and at most 1")
         self.distance, self.backward, self.memory, self.norm = distance, backward, memory, norm
         self.register_matrix("pairs", rows=n_items + 1, values=torch.float32)
 

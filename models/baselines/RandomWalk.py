@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dataset.options import NonNegative
 from dataset.sessions import Sessions
 from models.baselines.CoOccurrence import CoOccurrence
 from models.item_graph import item_graph
@@ -26,10 +27,8 @@ class RandomWalk(CoOccurrence):
     walk: weight of walks with two steps. See `CoOccurrence` for the other arguments.
     """
 
-    def __init__(self, *, n_items: int, walk: float = 1.0, **shared):
+    def __init__(self, *, n_items: int, walk: NonNegative = 1.0, **shared):
         super().__init__(n_items=n_items, **shared)
-        if not 0 <= walk < np.inf:
-            raise ValueError(f"walk={walk}: must be 0 or more")
         self.walk = walk
         self.register_matrix("neighbours", rows=n_items + 1, values=torch.float16)
 

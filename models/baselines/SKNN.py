@@ -12,7 +12,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from dataset.sessions import Sessions
+from dataset.options import Size
+from dataset.sessions import LONGEST_SESSION, Sessions
 from models.baselines.base import (
     Baseline,
     binary,
@@ -27,12 +28,10 @@ from models.baselines.base import (
 class SKNN(Baseline):
     """Stores the training sessions as neighbours. Sessions longer than LONGEST_SESSION items are cut into several."""
 
-    def __init__(self, *, n_items: int, k: int = 100):
+    def __init__(self, *, n_items: int, k: Size = 100):
         super().__init__(n_items=n_items)
-        if k < 1:
-            raise ValueError(f"k={k}: at least one neighbour is needed")
         self.k = k
-        self.register_matrix("sessions")
+        self.register_matrix("sessions", longest=LONGEST_SESSION)
 
     def learn(self, sessions: Sessions, popularity: np.ndarray) -> None:
         self.set_matrix("sessions", session_matrix(cut_sessions(sessions), self.n_items))

@@ -9,6 +9,7 @@ which is not in the data, and the bound on B's diagonal, which applies to alpha 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, eye_array, vstack
 from torch import Tensor
 
+from dataset.options import Positive, Range, Share, Size
 from dataset.sessions import LONGEST_SESSION, Sessions
 from models.baselines.base import (
     Baseline,
     CatalogueTooLarge,
+    Decay,
     binary,
     cut_sessions,
     following_items,
@@ -50,13 +53,13 @@ class SLIST(Baseline):
         self,
         *,
         n_items: int,
-        alpha: float = 0.5,
-        direction: str = "part",
-        reg: float = 10.0,
-        train_weight: float = 1.0,
-        predict_weight: float = 1.0,
-        keep: int = 100,
-        smallest: float = 1e-7,
+        alpha: Share = 0.5,
+        direction: Literal["sr", "part"] = "part",
+        reg: Annotated[float, Range(0, 1e9, above=True)] = 10.0,
+        train_weight: Decay = 1.0,
+        predict_weight: Decay = 1.0,
+        keep: Size = 100,
+        smallest: Positive = 1e-7,
     ):
         super().__init__(n_items=n_items)
         if n_items > LARGEST_CATALOGUE:
@@ -64,18 +67,6 @@ class SLIST(Baseline):
                 f"SLIST inverts a dense item-item matrix: {n_items} items would take {4 * n_items**2 / 2**30:.0f} "
                 f"GiB, and the limit is {LARGEST_CATALOGUE} items; use CoOccurrence or VSKNN instead"
             )
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha={alpha}: must be from 0 (SLIT alone) to 1 (SLIS alone)")
-        if direction not in ("sr", "part"):
-            raise ValueError(f"direction={direction!r}: choose 'sr' or 'part'")
-        for name, value in (("train_weight", train_weight), ("predict_weight", predict_weight)):
-            if value < 0.1:
-                raise ValueError(f"{name}={value}: must be at least 0.1")
-        for name, value in (("reg", reg), ("smallest", smallest)):
-            if value <= 0:
-                raise ValueError(f"{name}={value}: must be above 0")
-        if keep < 1:
-            raise ValueError(f"keep={keep}: must be at least 1")
         self.alpha, self.direction, self.reg = alpha, direction, reg
         self.keep, self.smallest = keep, smallest
         self.train_weight, self.predict_weight = train_weight, predict_weight

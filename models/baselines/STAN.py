@@ -13,18 +13,15 @@ import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from models.baselines.base import last_occurrences, query_matrix, steps_back
+from models.baselines.base import Decay, last_occurrences, query_matrix, steps_back
 from models.baselines.SKNN import SKNN, normalized, strongest
 
 
 class STAN(SKNN):
     """lambda_spw: decay of the session's items in steps; lambda_inh: decay of a neighbour's items in steps."""
 
-    def __init__(self, *, n_items: int, k: int = 500, lambda_spw: float = 1.02, lambda_inh: float = 2.05):
+    def __init__(self, *, n_items: int, k: int = 500, lambda_spw: Decay = 1.02, lambda_inh: Decay = 2.05):
         super().__init__(n_items=n_items, k=k)
-        for name, value in (("lambda_spw", lambda_spw), ("lambda_inh", lambda_inh)):
-            if value < 0.1:
-                raise ValueError(f"{name}={value}: must be at least 0.1")
         self.lambda_spw, self.lambda_inh = lambda_spw, lambda_inh
 
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -7,11 +7,13 @@ training session's item set. A neighbour counts more if the last item that it sh
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dataset.options import NonNegative
 from models.baselines.base import last_occurrences, query_matrix, steps_back
 from models.baselines.SKNN import SKNN, strongest
 
@@ -31,18 +33,22 @@ SHARED = {
 }
 
 
+Weighting = Literal["same", "div", "log", "quadratic"]
+
+
 class VSKNN(SKNN):
     """weighting: a key of POSITION; weighting_score: a key of SHARED; idf: how much more rare items count."""
 
     def __init__(
-        self, *, n_items: int, k: int = 100, weighting: str = "div", weighting_score: str = "div", idf: float = 0.0
+        self,
+        *,
+        n_items: int,
+        k: int = 100,
+        weighting: Weighting = "div",
+        weighting_score: Weighting = "div",
+        idf: NonNegative = 0.0,
     ):
         super().__init__(n_items=n_items, k=k)
-        for name, value in (("weighting", weighting), ("weighting_score", weighting_score)):
-            if value not in POSITION:
-                raise ValueError(f"{name}={value!r}: choose {', '.join(map(repr, POSITION))}")
-        if idf < 0:
-            raise ValueError(f"idf={idf}: must not be negative")
         self.weighting, self.weighting_score, self.idf = weighting, weighting_score, idf
 
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dataset.options import Range, Size
 from dataset.sessions import LONGEST_SESSION, PADDING, Sessions, maximal_sessions
 from models.base import RecordedModule
 
@@ -23,6 +25,8 @@ MOST_ITEMS = 2**24 - 2
 _SMALLEST = float(np.finfo(np.float32).tiny)
 # Largest probability of an item for which the model has no evidence.
 _TAIL = 1e-9
+
+Decay = Annotated[float, Range(0.1, 1e9)]  # in steps
 
 
 class CatalogueTooLarge(ValueError):
@@ -38,13 +42,13 @@ class Baseline(RecordedModule, ABC):
 
     recipe_section = "baseline"
 
-    def __init__(self, *, n_items: int):
+    def __init__(self, *, n_items: Size):
         super().__init__()
-        if n_items < 1:
-            raise ValueError(f"n_items={n_items}: must be at least 1")
         if n_items > MOST_ITEMS:
             raise CatalogueTooLarge(f"n_items={n_items}: a baseline takes at most {MOST_ITEMS} items")
         self.n_items = n_items
+        self._rows: dict[str, int] = {}  # matrix -> number of its rows, if that is fixed
+        self._longest: dict[str, int] = {}  # matrix -> largest number of entries in a row, if that is bounded
         self.register_buffer("popularity_rank", torch.as_tensor(popularity_ranks(np.zeros(n_items + 1))))
 
     @abstractmethod
@@ -91,8 +95,17 @@ class Baseline(RecordedModule, ABC):
     def _apply(self, fn, recurse=True):
         return self
 
-    def register_matrix(self, name: str, *, rows: int = 0, values: torch.dtype | None = None) -> None:
-        """Add buffers for a CSR matrix (rows, n + 1). Without a type for `values`, all entries are ones."""
+    def register_matrix(
+        self, name: str, *, rows: int = 0, values: torch.dtype | None = None, longest: int | None = None
+    ) -> None:
+        """Add buffers for a CSR matrix (rows, n + 1). Without a type for `values`, all entries are ones.
+
+        rows=0: the number of rows is learned. longest: how many entries a row may have.
+        """
+        if rows:
+            self._rows[name] = rows
+        if longest:
+            self._longest[name] = longest
         self.register_buffer(f"{name}_offsets", torch.zeros(rows + 1, dtype=torch.int64))
         self.register_buffer(f"{name}_items", torch.zeros(0, dtype=torch.int32))
         if values is not None:
@@ -128,12 +141,14 @@ class Baseline(RecordedModule, ABC):
             return np.array_equal(np.sort(array), np.arange(self.n_items + 1))
         matrix, _, suffix = name.rpartition("_")
         if suffix == "offsets":
-            ends = array[:1].tolist() + array[-1:].tolist()
-            return ends == [0, len(self._buffers[f"{matrix}_items"])] and bool((np.diff(array) >= 0).all())
+            ends, lengths = array[:1].tolist() + array[-1:].tolist(), np.diff(array)
+            has_rows = len(lengths) == self._rows.get(matrix, len(lengths))
+            fits = ends == [0, self._buffers[f"{matrix}_items"].numel()] and bool((lengths >= 0).all())
+            return has_rows and fits and lengths.max(initial=0) <= self._longest.get(matrix, np.inf)
         if suffix == "items":
             return bool(((array > PADDING) & (array <= self.n_items)).all())
-        has_length = len(array) == len(self._buffers.get(f"{matrix}_items", array))
-        return has_length and bool((np.isfinite(array) & (array >= 0)).all())
+        length = self._buffers[f"{matrix}_items"].numel() if suffix == "values" else self.n_items + 1
+        return len(array) == length and bool((np.isfinite(array) & (array >= 0)).all())
 
 
 # --------------------------------------------------------------------------------------------------

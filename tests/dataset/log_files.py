@@ -31,7 +31,7 @@ LOG = [
 ]
 INTERACTIONS = [(USERS[user], item, START + day * DAY) for user, item, day in LOG]
 # Four users remain after filtering. With seed 0, user 2 is the test user.
-TRAIN = 'session,label\n[2],3\n"[2, 3]",4\n[4],3\n"[4, 3]",2\n[1],2\n'
+TRAIN = 'session,label,user\n[2],3,1\n"[2, 3]",4,1\n[4],3,2\n"[4, 3]",2,2\n[1],2,3\n'
 TEST = "session,label\n[3],2\n"
 ITEMS = f"id,item\n1,{W}\n2,{X}\n3,{Y}\n4,{Z}\n"
 SHARE, HALF = ConvertOptions(test_share=0.25), ConvertOptions(test_share=0.5)

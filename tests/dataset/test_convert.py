@@ -30,7 +30,8 @@ from log_files import (
 from dataset.convert import main
 from dataset.files import load_dataset
 from dataset.logs.convert import FILES, ConvertOptions, convert
-from dataset.logs.formats import ConvertError
+from dataset.logs.opening import ConvertError
+from process_data import prepare
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "dataset" / "Demo"
@@ -100,7 +101,7 @@ def test_a_gap_splits_a_users_sessions(tmp_path):
 
 def test_repeats_can_be_kept(tmp_path):
     convert(write_amazon(tmp_path / "log.csv"), tmp_path / "out", ConvertOptions(keep_repeats=True, test_share=0.25))
-    assert read_output(tmp_path / "out")[:2] == [TRAIN.replace('"[4, 3]",2', '"[4, 3]",4\n"[4, 3, 4]",2'), TEST]
+    assert read_output(tmp_path / "out")[:2] == [TRAIN.replace('"[4, 3]",2', '"[4, 3]",4,2\n"[4, 3, 4]",2'), TEST]
 
 
 def test_rare_items_are_removed_before_short_sessions(tmp_path):
@@ -147,6 +148,87 @@ def test_time_split_tests_the_sessions_that_end_last(tmp_path):
         ConvertError, match="leaves no training session"
     ):  # sessions that end at the same time stay together
         convert(log, tmp_path / "out", ConvertOptions(split="time", test_share=0.75))
+
+
+def read_rows(folder, name):
+    with open(folder / name, newline="") as file:
+        return [tuple(row) for row in csv.reader(file)]
+
+
+def test_rows_carry_the_number_of_their_user(tmp_path):
+    hours = {"v": (0, 1, 50, 51), "u": (0, 1, 2), "w": (0, 1)}
+    rows = [(user, f"i{n}", START + hour * 3600) for user in hours for n, hour in enumerate(hours[user])]
+    summary = convert(
+        write_rows(tmp_path / "log.csv", rows), tmp_path / "out", ConvertOptions(gap=24, test_share=0.3, seed=1)
+    )
+    train, test = (read_rows(tmp_path / "out", name) for name in FILES[:2])
+    # User u, the first in sorted order, is tested: v and w are 1 and 2. Both sessions of v carry its number.
+    assert train == [("session", "label", "user"), ("[1]", "2", "1"), ("[3]", "4", "1"), ("[1]", "2", "2")]
+    assert test == [("session", "label"), ("[1, 2]", "3")]
+    assert (summary.sessions, summary.train_rows, summary.test_rows) == (4, 3, 1)
+    dataset = load_dataset(tmp_path / "out")
+    assert (dataset.train.users.tolist(), dataset.train.chains.tolist()) == ([0, 0, 1], [0, 1, 2])
+
+
+def test_leave_one_out_tests_the_last_item_of_each_user(tmp_path):
+    # Users 0 to 2 with sessions [1, 2, 3, 4], [3, 2] and, after a day without clicks, [1, 2] and [4, 3].
+    clicks = [
+        (0, 1, 0),
+        (0, 2, 1),
+        (0, 3, 2),
+        (0, 4, 3),
+        (1, 3, 0),
+        (1, 2, 1),
+        (2, 1, 0),
+        (2, 2, 1),
+        (2, 4, 90),
+        (2, 3, 91),
+    ]
+    log = write_rows(tmp_path / "log.csv", [(user, item, START + hour * 3600) for user, item, hour in clicks])
+    summary = convert(log, tmp_path / "out", ConvertOptions(split="leave-one-out", gap=24))
+    train, test = (read_rows(tmp_path / "out", name)[1:] for name in FILES[:2])
+    # User 1 has two items and keeps them. The last session of user 2 leaves no training row.
+    assert train == [("[1]", "2", "1"), ("[1, 2]", "3", "1"), ("[3]", "2", "2"), ("[1]", "2", "3")]
+    assert test == [("[1, 2, 3]", "4"), ("[4]", "3")]
+    assert (summary.train_rows, summary.test_rows, summary.known_labels) == (4, 2, 0.5)  # 4 is not trained
+    data = prepare(load_dataset(tmp_path / "out"), split="leave-one-out")
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [1, 3, 2]
+    with pytest.raises(ConvertError, match="leaves no test session"):
+        convert(
+            write_rows(tmp_path / "log.csv", [(1, 1, 1), (1, 2, 2)]),
+            tmp_path / "out",
+            ConvertOptions(split="leave-one-out"),
+        )
+    with pytest.raises(SystemExit):
+        main([str(log), "--output", str(tmp_path / "out"), "--split", "leave-one-out", "--test-share", "0.2"])
+
+
+def test_leave_one_out_of_the_literature(real_data, tmp_path):
+    """S3-Rec's Beauty, split as in its paper: 22,363 users, each with one item for validation and one for test."""
+    source = real_data / "literature" / "S3_Beauty.txt"
+    if not source.is_file():
+        pytest.skip("no literature/S3_Beauty.txt in DATASET_ROOT")
+    histories = [line.split()[1:] for line in source.read_text().splitlines()]
+    rows = [(user, item, time) for user, items in enumerate(histories) for time, item in enumerate(items)]
+    options = ConvertOptions(split="leave-one-out", longest=1000)
+    summary = convert(write_rows(tmp_path / "log.csv", rows), tmp_path / "out", options)
+    assert (summary.interactions, summary.users, summary.items, sum(summary.dropped.values())) == (
+        198_502,
+        22_363,
+        12_101,
+        0,
+    )
+    assert (summary.train_rows, summary.test_rows) == (198_502 - 2 * 22_363, 22_363)
+    dataset = load_dataset(tmp_path / "out")
+    data = prepare(dataset, split="leave-one-out")
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [198_502 - 3 * 22_363, 22_363, 22_363]
+    assert np.bincount(data.valid.users).tolist() == [1] * 22_363
+    # By the lines of the file: the labels, and that the test session ends with the item of validation.
+    decode = data.vocabulary.decode
+    order = np.argsort(data.valid.users)
+    assert decode(data.valid.labels[order]).tolist() == [int(items[-2]) for items in histories]
+    assert dataset.test.labels.tolist() == [int(items[-1]) for items in histories]
+    assert decode(data.test.items[data.test.offsets[1:] - 1]).tolist() == [int(items[-2]) for items in histories]
 
 
 def test_a_second_log_is_the_test_file(tmp_path):
@@ -243,7 +325,10 @@ def test_command_line_converts_and_exports(tmp_path, monkeypatch, capsys):
 
 def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert main([str(tmp_path / "no.csv"), "--output", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == f"convert.py: {tmp_path / 'no.csv'}: the file does not exist"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == f"convert.py: {tmp_path / 'no.csv'}: the file does not exist; check its name"
+    )
     assert main([str(tmp_path), "--to", "recbole", "--output", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith(f"convert.py: {tmp_path / 'train_sessions.csv'}: cannot be read")
     (tmp_path / "file").write_text("")
@@ -292,6 +377,6 @@ def test_ten_million_interactions_stay_below_two_gib(tmp_path):
         cwd=ROOT,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("10000000 interactions of 19")
+    assert run.stdout.splitlines()[1].startswith("10000000 interactions of 19")
     peak = int(run.stdout.split()[-1])
     assert peak < 2 * 2**30, f"{peak / 2**30:.2f} GiB"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from log_files import SHARE, write_amazon
 
+from dataset.files import load_dataset
 from dataset.logs.convert import FILES, convert
 from dataset.logs.export import export
 
@@ -19,8 +20,11 @@ def test_exported_sessions_are_restored_by_conversion(to, names, tmp_path):
     train, test = export(DEMO, tmp_path / "Back", to)
     assert [train.name, test.name] == names
     convert(train, tmp_path / "out", test_log=test)
-    for name in FILES[:2]:
-        assert (tmp_path / "out" / name).read_bytes() == (DEMO / name).read_bytes()
+    assert (tmp_path / "out" / FILES[1]).read_bytes() == (DEMO / FILES[1]).read_bytes()
+    restored = [line.rpartition(",") for line in (tmp_path / "out" / FILES[0]).read_text().splitlines()]
+    assert [line for line, _, _ in restored] == (DEMO / FILES[0]).read_text().splitlines()
+    demo, again = load_dataset(DEMO).train, load_dataset(tmp_path / "out").train
+    assert again.users.tolist() == demo.users.tolist()  # so the split is the same, too
 
 
 def test_exported_rows_by_hand(tmp_path):

@@ -30,6 +30,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.fault = None
         self.requests = []
         self.over = threading.Event()
+        self.gone = threading.Event()  # the client of an endless answer has hung up
+        self.sent = 0
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -48,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return None
         if fault == "not HTTP":
             return self.wfile.write(b"SSH-2.0-OpenSSH\r\n")
+        if fault in ("drips", "never ends"):
+            return self._go_on(drips=fault == "drips")
         if fault == "corrupt":
             body = body.replace(b"1", b"2")
         self.send_response(200)
@@ -57,6 +61,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault == "stalled":
             self.wfile.flush()
             server.over.wait(10)
+
+    def _go_on(self, drips):
+        """Send bytes until the test is over, or the client has gone: one in a while, or as many as fit."""
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while not self.server.over.wait(0.05 if drips else 0):
+                self.wfile.write(b"x" if drips else b"x" * (1 << 20))
+                self.server.sent += 1 if drips else 1 << 20
+        except OSError:
+            self.server.gone.set()
 
     def log_message(self, *args):
         pass
@@ -92,7 +107,8 @@ def server(serve):
 @pytest.fixture
 def sums(tmp_path):
     path = tmp_path / "SHA256SUMS"
-    path.write_text("".join(f"{sha256(body)}  {NAME}/{file}\n" for file, body in FILES.items()))
+    lines = [f"# bytes {len(body)}  {NAME}/{file}\n{sha256(body)}  {NAME}/{file}\n" for file, body in FILES.items()]
+    path.write_text("".join(lines))
     return path
 
 
@@ -153,6 +169,57 @@ def test_wrong_answer_is_an_error_that_keeps_earlier_files(server, sums, tmp_pat
     assert f"{NAME}/train_sessions.csv" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert read_folder(folder) == before  # no temporary file either
+
+
+@pytest.mark.parametrize(("fault", "words"), [("drips", "did not arrive within"), ("never ends", "more than the exp")])
+def test_an_answer_without_an_end_is_bounded_in_time_and_size(server, sums, tmp_path, fault, words):
+    server.fault = fault
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=words) as error:
+        fetch(NAME, tmp_path / NAME, sums=sums, timeout=1)
+    assert time.monotonic() - start < 5
+    assert f"{NAME}/train_sessions.csv" in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert [path.name for path in (tmp_path / NAME).iterdir()] == ["test_sessions.csv"]
+    assert server.sent < 2**26
+    assert server.gone.wait(5)  # the connection does not stay open
+
+
+def test_the_sizes_are_a_comment_for_sha256sum():
+    lines = SUMS.read_text().splitlines()
+    assert len(lines) == 8
+    for comment, line in zip(lines[::2], lines[1::2], strict=True):
+        assert comment.startswith("# bytes ") and comment.split()[3] == line.split()[1]
+
+
+def test_sums_without_sizes_are_accepted(server, tmp_path):
+    plain = tmp_path / "SHA256SUMS"
+    plain.write_text("".join(f"{sha256(body)}  {NAME}/{file}\n" for file, body in FILES.items()))
+    assert read_folder(fetch(NAME, tmp_path / NAME, sums=plain)) == FILES
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from dataset.fetch import fetch
+fetch("Amazon_Beauty", Path(sys.argv[1]), sums=sys.argv[2])
+"""
+
+
+def test_the_temporary_file_of_a_killed_download_is_removed(server, sums, tmp_path):
+    folder = tmp_path / NAME
+    server.fault = "drips"
+    run = subprocess.Popen([sys.executable, "-c", KILLED, folder, sums], cwd=SUMS.parent.parent)
+    while not (server.sent and list(folder.glob(".train*.part"))):
+        time.sleep(0.01)
+    part = next(folder.glob(".train*.part"))
+    with pytest.raises(DownloadError):  # another run leaves the file of a run that lives
+        fetch(NAME, folder, sums=sums, timeout=0.5)
+    assert part.exists()
+    run.kill()
+    run.wait()
+    assert part.exists()
+    server.fault = None
+    assert read_folder(fetch(NAME, folder, sums=sums)) == FILES
 
 
 def test_download_succeeds_after_an_earlier_fault(server, sums, tmp_path):

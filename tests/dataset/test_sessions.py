@@ -1,21 +1,17 @@
 """dataset/sessions.py, with examples and properties: sessions, their users, and the vocabulary."""
 
+from dataclasses import replace
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from session_lists import as_lists, as_rows
+from session_lists import as_lists, as_rows, prefix_rows
 
-from dataset.sessions import (
-    DataError,
-    Sessions,
-    Vocabulary,
-    clean_sessions,
-    count_items,
-    find_users,
-    has_repeats,
-    maximal_sessions,
-)
+from dataset import users as users_module
+from dataset.sessions import DataError, Sessions, Vocabulary, clean_sessions, count_items, has_repeats, maximal_sessions
+from dataset.users import find_chains, find_users, identify_users
 
 ids = st.integers(0, 10**18 - 1)
 
@@ -90,11 +86,84 @@ def test_negative_rows_count_from_the_end():
         ([([1, 1], 1), ([1, 1, 1], 1)], [0, 0]),
         ([([1], 2), ([3], 4), ([5], 6)], [0, 1, 2]),
         ([([1, 2], 3)], [0]),
+        ([([1, 2, 3], 4), ([1, 2], 3), ([1], 2)], [0, 0, 0]),  # longest first
+        ([([1, 2], 3), ([5], 6), ([1, 2, 3], 4), ([1], 2)], [0, 1, 0, 0]),  # in any order
+        ([([1, 2], 3), ([1, 2], 4), ([1], 2), ([1], 2)], [0, 1, 0, 1]),  # equal rows can change places
+        ([([2], 2), ([2, 2, 2], 2), ([2, 2], 2)], [0, 0, 0]),
     ],
 )
-def test_a_user_continues_where_a_row_is_the_previous_row_and_its_label(rows, users):
+def test_a_user_is_a_chain_of_rows_in_any_order(rows, users):
     lists, labels = zip(*rows, strict=True)
     assert find_users(Sessions.from_lists(lists, labels)).tolist() == users
+    assert find_chains(Sessions.from_lists(lists, labels, users=[0] * len(rows)))[0].tolist() == users
+
+
+@pytest.mark.parametrize(
+    ("rows", "users", "uncertain"),
+    [
+        ([([1, 2], 4), ([1], 2), ([1, 2], 3)], [0, 1, 1], 2),  # the smaller label continues
+        ([([1], 2), ([1, 2, 3], 4)], [0, 1], 1),  # [1, 2]->3 is missing
+        ([([1, 2, 3, 4], 5), ([1], 2), ([1, 2, 3], 4)], [0, 1, 0], 1),
+        ([([1, 2], 3), ([1, 2], 3), ([1], 2)], [0, 1, 0], 2),
+        ([([1, 2], 3), ([1, 2], 4), ([5, 6, 7], 8)], [0, 1, 2], 0),  # no row says that they belong together
+        ([([1], 2), ([1], 2), ([1, 2], 3)], [0, 1, 1], 0),
+    ],
+)
+def test_rows_whose_user_is_uncertain_are_counted(rows, users, uncertain):
+    lists, labels = zip(*rows, strict=True)
+    found, count = find_chains(Sessions.from_lists(lists, labels))
+    assert (found.tolist(), count) == (users, uncertain)
+
+
+def users_by_items(sessions):
+    """The rows of each user, without their order."""
+    users = {}
+    for row, user in zip(as_rows(sessions), sessions.users.tolist(), strict=True):
+        users.setdefault(user, []).append((len(row[0]), row))
+    return {user: sorted(rows) for user, rows in users.items()}
+
+
+@given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=5), min_size=1, max_size=8), st.data())
+def test_any_order_of_the_rows_gives_the_same_users_with_the_same_numbers(histories, data):
+    sessions = replace(prefix_rows(histories), users=None)
+    if data.draw(st.booleans()):  # rows are missing
+        rows = data.draw(st.lists(st.sampled_from(range(len(sessions))), min_size=1, unique=True))
+        sessions = sessions.take(np.array(sorted(rows)))
+    else:
+        found = users_by_items(identify_users(sessions)[0]).values()
+        assert sorted([*rows[-1][1][0], rows[-1][1][1]] for rows in found) == sorted(histories)
+        assert identify_users(sessions)[1] == 0
+    order = np.array(data.draw(st.permutations(range(len(sessions)))))
+    (one, uncertain), (two, uncertain_again) = identify_users(sessions), identify_users(sessions.take(order))
+    assert users_by_items(one) == users_by_items(two)
+    assert uncertain == uncertain_again
+
+
+@given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=5), min_size=1, max_size=8), st.data())
+def test_equal_hashes_of_different_items_are_no_match(histories, data):
+    sessions = replace(prefix_rows(histories), users=None)
+    sessions = sessions.take(np.array(data.draw(st.permutations(range(len(sessions))))))
+    hash_well = users_module._hash_histories
+
+    def hash_badly_at_first(sessions, seed):
+        hashes = hash_well(sessions, seed)
+        return hashes if seed else hashes._replace(sessions=hashes.sessions % 4, histories=hashes.histories % 4)
+
+    want = find_chains(sessions)
+    with mock.patch.object(users_module, "_hash_histories", hash_badly_at_first):
+        found = find_chains(sessions)
+    assert (found[0].tolist(), found[1]) == (want[0].tolist(), want[1])
+
+
+def test_named_users_settle_it_and_may_have_several_chains():
+    lists, labels = [[1, 2], [1], [1, 2], [1], [7]], [3, 2, 4, 2, 8]
+    sessions, uncertain = identify_users(Sessions.from_lists(lists, labels, users=[5, 9, 9, 5, 9]))
+    assert sessions.users.tolist() == [5, 9, 9, 5, 9] and uncertain == 0
+    assert sessions.chains.tolist() == [0, 1, 1, 0, 2]
+    assert as_lists(maximal_sessions(sessions)[0]) == [[1, 2, 3], [1, 2, 4], [7, 8]]
+    assert sessions.take(np.array([4, 1])).chains.tolist() == [2, 1]
+    single, _ = identify_users(Sessions.from_lists([[1], [1]], [2, 2], users=[3, 4]))
+    assert single.users.tolist() == [3, 4] and single.chains is None
 
 
 def test_prefix_rows_fold_into_one_session_with_the_count_of_each_step():

@@ -196,7 +196,6 @@ def test_errors_in_a_folder_are_reported_in_one_line(tmp_path, capsys):
     for new, words in (
         (text.replace("session,label\n", "session,label\n[],1\n"), f"{train}, line 2: the session is an empty"),
         (text[:40] + "\n", str(train)),
-        ("session,label\n[1],2\n[3],4\n", "2 users are too few"),
         (None, "does not exist"),
     ):
         train.write_text(new) if new else train.unlink()

@@ -231,14 +231,13 @@ SPOILED = {
     "weights missing": (lambda p: rewrite(p, drop=["model.head.bias"]), "does not fit this code"),
     "weights too many": (lambda p: rewrite(p, **{"model.head.extra": torch.zeros(1)}), "does not fit this code"),
     "ids missing": (lambda p: rewrite(p, drop=["item_ids"]), "does not fit this code"),
-    "too few ids": (lambda p: rewrite(p, item_ids=torch.arange(4)), "its item ids do not fit its model of 5 items"),
-    "an id twice": (
-        lambda p: rewrite(p, item_ids=torch.tensor([1, 2, 3, 4, 4])),
+    "too few ids": (
+        lambda p: rewrite(p, item_ids=torch.arange(4), popularity=torch.arange(5)),
         "its item ids do not fit its model of 5 items",
     ),
     "too many counts": (
-        lambda p: rewrite(p, popularity=torch.zeros(7)),
-        "its item ids do not fit its model of 5 items",
+        lambda p: rewrite(p, popularity=torch.arange(7)),
+        "its popularity is not one count, of 0 or more, for the padding and each item",
     ),
 }
 

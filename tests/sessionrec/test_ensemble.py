@@ -266,8 +266,8 @@ def test_the_weight_of_an_omitted_member_is_shared_by_the_others(monkeypatch, ca
 
 
 @pytest.mark.parametrize("start", ["twice", -1, 0.5])
-def test_an_invalid_start_is_refused(start):
-    with pytest.raises(ValueError, match="say how often each neural model is in"):
+def test_a_start_that_is_no_count_is_refused(start):
+    with pytest.raises(ValueError, match="ensemble.start=.*: must be a whole number from 0 to 100"):
         run_recipe(ensemble_recipe(start=start), DEMO)
 
 

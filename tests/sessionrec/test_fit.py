@@ -267,7 +267,7 @@ def test_one_cycle_rises_and_falls_over_its_epochs_wherever_training_stops():
     assert whole["lr"].iloc[-1] < 1e-3
     stopped = run_fit(make_model(), epochs=2, schedule=Schedule("onecycle", 6)).table
     assert without_seconds(stopped) == without_seconds(whole.iloc[:2])
-    with pytest.raises(ValueError, match="schedule='triangle': choose constant, onecycle or cosine"):
+    with pytest.raises(ValueError, match="schedule='triangle': choose 'constant', 'onecycle' or 'cosine'"):
         run_fit(make_model(), schedule="triangle")
     with pytest.raises(ValueError, match="epochs=3: the schedule onecycle ends after 2"):
         run_fit(make_model(), epochs=3, schedule=Schedule("onecycle", 2))
@@ -526,7 +526,15 @@ def test_an_interrupted_baseline_has_an_empty_history(monkeypatch):
     assert history.interrupted and history.rows == [] and history.table.empty
 
 
-def test_the_device_is_available(monkeypatch):
+@pytest.mark.parametrize("name", ["cpu:x", "cpu:-1", "cpu:7", "cpu:", "", "tpu:0", "cuda:x", 5])
+def test_a_device_that_does_not_exist_is_one_sentence(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match=f"device '{name}' is not available here; choose cpu"):
+        pick_device(name)
+    assert pick_device("cpu:0").type == pick_device(torch.device("cpu")).type == "cpu"
+
+
+def test_the_device_is_one_that_is_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert pick_device().type == "cpu"

@@ -263,5 +263,5 @@ def test_gradient_of_the_sampled_loss_can_be_sparse():
 
 
 def test_no_negatives_is_an_error():
-    with pytest.raises(ValueError, match="negatives=0: must be at least 1"):
+    with pytest.raises(ValueError, match="negatives=0: must be a whole number of at least 1"):
         SampledSoftmax(POPULARITY, 0)

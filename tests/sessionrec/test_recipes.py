@@ -1,5 +1,6 @@
 """Recipes: merging of tables, refused keys, and the contents of recipes.toml."""
 
+import math
 import re
 import tomllib
 
@@ -11,7 +12,7 @@ from dataset.files import ROOT
 from models import BASELINES, MODELS, NEURAL_MODELS, build_model
 from process_data import MyDataset, Sessions, load_dataset
 from sessionrec.fit import Schedule
-from sessionrec.recipes import KEYS, Recipe, load_recipe
+from sessionrec.recipes import OPTIONS, Recipe, load_recipe
 from sessionrec.run import CLEANING, make_train_dataset, run_recipe
 
 
@@ -96,6 +97,84 @@ def test_changes_return_a_new_recipe():
         recipe.with_changes({"name": {"a": 1}})
 
 
+WRONG_VALUES = [
+    ({"fit": {"lr": "x"}}, "fit.lr='x': must be a number above 0"),
+    ({"fit": {"lr": float("nan")}}, "fit.lr=nan: must be a number above 0"),
+    ({"fit": {"batch_size": 1.5}}, "fit.batch_size=1.5: must be a whole number of at least 1"),
+    ({"fit": {"batch_size": True}}, "fit.batch_size=True: must be a whole number"),
+    ({"fit": {"epochs": 0}}, "fit.epochs=0: must be a whole number of at least 1"),
+    ({"fit": {"epochs": [1]}}, "fit.epochs=[1]: must be a whole number"),
+    ({"fit": {"patience": "x"}}, "fit.patience='x': must be a whole number of at least 0"),
+    ({"fit": {"schedule": 3}}, "fit.schedule=3: choose 'constant', 'onecycle' or 'cosine'"),
+    ({"fit": {"weight_decay": float("nan")}}, "fit.weight_decay=nan: must be a number of at least 0"),
+    ({"fit": {"graph_smoothing": "x"}}, "fit.graph_smoothing='x': must be a number of at least 0"),
+    ({"fit": {"negatives": 2.5}}, "fit.negatives=2.5: must be a whole number of at least 0"),
+    ({"fit": {"lazy": "yes"}}, "fit.lazy='yes': must be true or false"),
+    ({"fit": {"precision": 16}}, "fit.precision=16: choose 'auto', 'fp32' or 'bf16'"),
+    ({"data": {"dataset": []}}, "data.dataset=[]: choose 'TrainDataset' or 'MyDataset'"),
+    ({"data": {"fold": 1}}, "data.fold=1: must be true or false"),
+    ({"data": {"weights": True}}, "data.weights=True: choose 'rows' or 'once'"),
+    ({"data": {"min_item_count": "2"}}, "data.min_item_count='2': must be a whole number of at least 0"),
+    ({"data": {"min_session_length": float("inf")}}, "data.min_session_length=inf: must be a whole number"),
+    ({"data": {"fit_on": "test"}}, "data.fit_on='test': choose 'train' or 'all'"),
+    ({"ensemble": {"members": "NARM"}}, "ensemble.members='NARM': must be a list"),
+    ({"ensemble": {"members": ["NARM", "Ensemble"]}}, "ensemble.members[1]='Ensemble': choose 'GRU4REC'"),
+    ({"ensemble": {"members": ["NARM", 3]}}, "ensemble.members[1]=3: choose"),
+    ({"ensemble": {"members": ["NARM"] * 101}}, "an Ensemble has at most 100, not 101"),
+    ({"ensemble": {"members": ["NARM"], "weights": [1.0, 2.0]}}, "ensemble.weights has 2 entries for 1 members"),
+    ({"ensemble": {"members": ["NARM"], "weights": [float("nan")]}}, "ensemble.weights[0]=nan: must be a number"),
+    ({"ensemble": {"members": ["NARM"], "seeds": [-1]}}, "ensemble.seeds[0]=-1: must be a whole number"),
+    ({"ensemble": {"members": ["NARM"], "epochs": ["x"]}}, "ensemble.epochs[0]='x': must be a whole number"),
+    ({"ensemble": {"start": 10**9}}, "ensemble.start=1000000000: must be a whole number from 0 to 100"),
+    ({"model": [1]}, "no settings 'model'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), WRONG_VALUES)
+def test_a_value_of_the_wrong_type_or_range_is_refused(changes, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        Recipe("mine", "NARM").with_changes(changes)
+
+
+def test_a_wrong_value_in_a_file_is_named_with_its_section(tmp_path):
+    file = tmp_path / "recipes.toml"
+    file.write_text("[mine.default.NARM]\nfit = { lr = 'x' }")
+    with pytest.raises(ValueError, match=re.escape(f"{file}: [mine.default.NARM]: fit.lr='x': must be a number")):
+        load_recipe("mine", "NARM", "demo", file=file)
+
+
+WRONG_ARGUMENTS = [
+    ("SASRec", {"heads": 3, "width": 8}, "heads=3: must divide the width 8"),
+    ("SASRec", {"longest": 0}, "longest=0: must be a whole number from 1 to 65536"),
+    ("SASRec", {"inner": "x"}, "inner='x': must be a whole number from 1 to 65536"),
+    ("NARM", {"width": 1.0}, "width=1.0: must be a whole number from 1 to 65536"),
+    ("NARM", {"hidden": None}, "hidden=None: must be a whole number from 1 to 65536"),
+    ("NARM", {"dropout": "x"}, "dropout='x': must be a number from 0 to 1"),
+    ("NARM", {"scale": math.nan}, "scale=nan: must be a number above 0"),
+    ("SRGNN", {"graph_steps": 10**9}, "graph_steps=1000000000: must be a whole number from 0 to 100"),
+    ("GRUwATT", {"causal": "false"}, "causal='false': must be true or false"),
+    ("SKNN", {"k": math.nan}, "k=nan: must be a whole number of at least 1"),
+    ("SKNN", {"k": "x"}, "k='x': must be a whole number of at least 1"),
+    ("VSKNN", {"idf": math.nan}, "idf=nan: must be a number of at least 0"),
+    ("VSKNN", {"idf": math.inf}, "idf=inf: must be a number of at least 0"),
+    ("VSKNN", {"weighting": ["div"]}, "weighting=['div']: choose 'same', 'div', 'log' or 'quadratic'"),
+    ("STAN", {"lambda_spw": math.nan}, "lambda_spw=nan: must be a number of at least 0.1"),
+    ("SLIST", {"reg": math.nan}, "reg=nan: must be a number above 0"),
+    ("SLIST", {"alpha": math.nan}, "alpha=nan: must be a number from 0 to 1"),
+    ("SLIST", {"keep": 1.5}, "keep=1.5: must be a whole number of at least 1"),
+    ("CoOccurrence", {"memory": math.nan}, "memory=nan: must be a number above 0 and at most 1"),
+    ("RandomWalk", {"walk": "x"}, "walk='x': must be a number of at least 0"),
+    ("RandomWalk", {"norm": True}, "norm=True: must be a number from 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "reason"), WRONG_ARGUMENTS)
+def test_an_argument_of_the_wrong_type_or_range_is_refused(name, arguments, reason):
+    for make in (lambda **a: build_model(name, **a), MODELS[name]):  # by name, and by its class as in a notebook
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            make(n_items=9, **arguments)
+
+
 def test_a_recipe_without_epochs_is_refused():
     with pytest.raises(ValueError, match="does not say how many epochs"):
         run_recipe(Recipe("mine", "GRU4REC"), load_dataset("Demo"))
@@ -132,7 +211,7 @@ def test_every_recipe_is_valid(recipe, dataset, name):
         assert set(found.data) <= set(CLEANING) and not found.fit
         return
     make_train_dataset(Sessions.from_lists([[1], [1, 2]], [2, 3], [0, 0], n_items=5), found)
-    assert set(found.fit) <= KEYS["fit"]
+    assert set(found.fit) <= OPTIONS["fit"].keys()
     assert found.fit["epochs"] >= 1 and found.fit["batch_size"] >= 1 and found.fit["lr"] > 0
     adam = torch.optim.Adam(model.parameters())
     Schedule(found.fit["schedule"], found.fit["epochs"]).scheduler(adam, found.fit["lr"], 3)

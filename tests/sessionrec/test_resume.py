@@ -24,7 +24,7 @@ from planted import (
 
 from models.item_graph import item_graph
 from process_data import TrainDataset
-from sessionrec.checkpoint import CheckpointError
+from sessionrec.checkpoint import CheckpointError, write_tensors
 from sessionrec.fit import EarlyStopping, Schedule
 from sessionrec.losses import SampledSoftmax, full_softmax, pick_precision
 from sessionrec.resume import discard_resume_files, resume_files
@@ -137,12 +137,20 @@ def test_without_its_file_a_run_starts_again(tmp_path):
     assert without_seconds(history.table) == without_seconds(run_fit(make_model(), epochs=2).table)
 
 
-def test_resume_files_include_those_of_the_held_out_run_and_the_members(tmp_path):
-    names = ["x.state.safetensors", "x.state.heldout.safetensors", "x.state.0.safetensors"]
-    others = ["y.state.safetensors", "x.safetensors", "x.state.txt"]
-    for name in [*names, *others]:
-        (tmp_path / name).touch()
+def test_the_files_of_a_run_are_its_own_its_held_out_runs_and_its_members(tmp_path):
+    names = ["", ".heldout", ".0", ".12", ".heldout.3"]
+    names = [f"x.state{name}.safetensors" for name in names]
     path = tmp_path / names[0]
+    run_fit(make_model(), epochs=1, resume_file=path)
+    # Other names, and files of these names that are no resume files, are somebody else's.
+    others = ["y.state.safetensors", "x.safetensors", "x.state.mine.safetensors", "x.state.0.safetensors.txt"]
+    foreign = ["x.state.7.safetensors", "x.state.8.safetensors", "x.state.9.safetensors"]
+    for name in [*names[1:], *others]:
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / foreign[0]).write_text("mine")
+    write_tensors(tmp_path / foreign[1], {"a": torch.zeros(1)}, {"format": 1, "model": "GRU4REC"})
+    (tmp_path / foreign[2]).mkdir()
+    others += foreign
     assert sorted(file.name for file in resume_files(path)) == sorted(names)
     discard_resume_files(path)
     assert sorted(os.listdir(tmp_path)) == sorted(others)

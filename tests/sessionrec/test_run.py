@@ -161,9 +161,9 @@ def test_every_key_of_fit_is_used(dataset):
     [
         ({"lazy": True}, "lazy=true needs negatives"),
         ({"lazy": True, "negatives": 2, "graph_smoothing": 0.5}, "leave it out, or `lazy`"),
-        ({"negatives": -1}, "negatives=-1: must be at least 1"),
+        ({"negatives": -1}, "negatives=-1: must be a whole number of at least 0"),
         ({"precision": "fp16"}, "choose 'auto', 'fp32' or 'bf16'"),
-        ({"schedule": "triangle"}, "choose constant, onecycle or cosine"),
+        ({"schedule": "triangle"}, "choose 'constant', 'onecycle' or 'cosine'"),
         ({"batch_size": 0}, "batch_size=0: must be a whole number"),
     ],
 )
@@ -203,6 +203,31 @@ def test_training_on_all_rows_takes_the_epochs_of_the_held_out_run(dataset):
 def test_a_recipe_that_is_not_in_the_file_trains_on_all_rows(dataset):
     run = train_on_all_rows(SMALL, dataset)
     assert run.header["recipes"] == {"GRU4REC": SMALL.values}
+
+
+@pytest.mark.parametrize("users", [1, 2])
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        ("GRU4REC", "trains for the recipe's 2 epochs"),
+        ("STAN", "is fitted"),
+        ("Ensemble", "averages its members with equal weights, each trained for its recipe's epochs,"),
+    ],
+)
+def test_too_few_users_train_on_all_rows_without_a_held_out_run(users, model, how, tmp_path, capsys):
+    rows = ["[1],2", '"[1, 2]",3', "[3],1"][: users + 1]
+    (tmp_path / "train_sessions.csv").write_text("\n".join(["session,label", *rows, ""]))
+    (tmp_path / "test_sessions.csv").write_text("session\n[1]\n")
+    recipe = load_recipe("best", model, "tiny")
+    recipe = recipe.with_changes({"fit": {"epochs": 2}} if model == "GRU4REC" else {})
+    if model == "Ensemble":
+        recipe = recipe.with_changes({"ensemble": {"members": ["Popularity", "CoOccurrence"]}})
+    run = train_on_all_rows(recipe, load_dataset(tmp_path))
+    few = "1 user is" if users == 1 else "2 users are"
+    reason = f"No held-out run ({few} too few for a validation share of 0.1)"
+    assert capsys.readouterr().out == f"{reason}: {model} {how} on all rows, and nothing is measured.\n"
+    assert (run.header["split"], run.header["metrics"], len(run.data.train)) == ("none", {}, users + 1)
+    assert run.header["epochs"] == (2 if model == "GRU4REC" else 1)
 
 
 def test_an_interrupted_held_out_run_is_returned(dataset, monkeypatch):
