@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from dataset.fetch import DownloadError
@@ -83,10 +84,16 @@ def _train(args: argparse.Namespace, resume_file: Path) -> tuple[Run, dict | Non
     distributed.barrier()
     options = {"seed": args.seed, "device": device, "resume_file": resume_file}
     shares = {"valid_share": args.valid_share, "test_share": args.test_share}
-    if args.split == "none":
-        run = train_on_all_rows(recipe, dataset, split=Split("user", args.split_seed, **shares), **options)
-    else:
-        run = run_recipe(recipe, dataset, split=Split(args.split, args.split_seed, **shares), **options)
+    by = "user" if args.split == "none" else args.split
+    train = train_on_all_rows if args.split == "none" else run_recipe
+    train = partial(train, recipe, dataset, split=Split(by, args.split_seed, **shares), **options)
+    try:
+        run = train()
+    except CheckpointError:  # another run with the same --output has meanwhile written its resume file
+        if args.resume:
+            raise
+        discard_resume_files(resume_file)
+        run = train()
     # All processes together, since it ranks queries; the first one writes.
     return run, summarize_run(run) if args.json and not run.interrupted else None
 

@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"convert.py: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        where, reason = error.filename or args.output, error.strerror or type(error).__name__
-        print(f"convert.py: {where}: cannot be written ({reason}); choose another --output", file=sys.stderr)
+        reason = f"{error.filename or args.output} cannot be written ({error.strerror})" if error.strerror else error
+        print(f"convert.py: {reason}; choose another --output", file=sys.stderr)
         return 1
     return 0
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.base import AdditiveAttention, SessionModel, last_step, take_step
+from models.base import AdditiveAttention, SessionModel
+
+# Pairs of steps whose attention is held at once outside of training: 32 MiB at hidden size 128.
+MAX_PAIRS = 2**16
 
 
 class NARM(SessionModel):
@@ -36,11 +39,9 @@ class NARM(SessionModel):
         return self.decode(h, self.attention_weights(h) @ h)
 
     def last_state(self, x: Tensor) -> Tensor:
-        """The state after the last step only: (B, L) -> (B, D). Memory grows linearly with L."""
-        h, _ = self.gru(self.embed(x))  # (B, L, H)
-        last = take_step(h, last_step(x))  # (B, H)
-        weights = self.attention(last[:, None], h) * (x > 0)  # (B, L)
-        return self.decode(last, (weights[..., None] * h).sum(1))
+        """The last step of `forward`, for a part of the batch at a time: its memory grows with L squared."""
+        parts = x.split(max(1, MAX_PAIRS // x.shape[1] ** 2))
+        return torch.cat([SessionModel.last_state(self, part) for part in parts])
 
     def decode(self, c_global: Tensor, c_local: Tensor) -> Tensor:
         """Eq. 9-10 up to the product with the embeddings: two tensors (..., H) -> (..., D)."""

@@ -24,7 +24,9 @@ def _draw_epochs(axis, tables: Mapping[str, pd.DataFrame], column: str) -> list[
 
 def plot_training(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Plot training loss, validation MRR@20, HR@20 and accuracy by epoch; tables: name -> `History.table`."""
-    figure, axes = style.subplots(1, 4, figsize=(13, 3.2), title=title)
+    figure, axes = style.subplots(1, 4, figsize=(13, 3.2), title=title if tables else "No epoch is finished")
+    if not tables:
+        return figure
     for axis, column in zip(axes, ("loss", "MRR@20", "HR@20", "accuracy"), strict=True):
         ends = _draw_epochs(axis, tables, column)
         axis.set_ylabel("training loss (nats)" if column == "loss" else f"validation {column}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -66,11 +66,9 @@ class Checkpoint:
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
     """Write tensors and a JSON header to `path`, atomically. On OSError the old file stays."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    content = save(tensors, metadata={"header": json.dumps(header)})
     with replacing(path) as part:
-        try:
-            save_file(tensors, part, metadata={"header": json.dumps(header)})
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(f"{path} cannot be written: {error}") from None
+        part.write_bytes(content)  # `save_file` would put another file in its place, which is not locked
 
 
 def read_header(path: str | Path) -> dict:
@@ -334,10 +332,16 @@ def _classes(path: str | Path, header: dict, model_class) -> dict[str, Callable]
     classes = MODELS | given
     if len(given) == len(custom) == 1:  # a function may have any name
         classes[custom[0]] = next(iter(given.values()))
-    if missing := [name for name in custom if classes.get(name) in (None, MODELS.get(name))]:
-        raise CheckpointError(
-            f"{path} holds a {missing[0]} that was defined or changed outside of models/: "
-            f"pass its class, or for a WrappedModule a function that makes it: "
-            f"load_checkpoint({str(path)!r}, model_class={missing[0]})"
+    for name in custom:
+        if classes.get(name) not in (None, MODELS.get(name)):
+            continue
+        remedy = (
+            "pass its class, or for a WrappedModule a function that makes it: "
+            f"load_checkpoint({str(path)!r}, model_class={name})"
         )
+        if name in given:
+            remedy = (
+                "you passed the unchanged class of models/; pass the one that was trained, copied from its notebook"
+            )
+        raise CheckpointError(f"{path} holds a {name} that was defined or changed outside of models/: {remedy}")
     return classes

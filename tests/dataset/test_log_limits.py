@@ -252,7 +252,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch, capsys):
     assert main([str(log), "--output", str(tmp_path / "out"), "--test-share", "0.5"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
-        f"convert.py: {tmp_path / 'out' / 'items.csv'}: cannot be written (No space left on device); "
+        f"convert.py: {tmp_path / 'out' / 'items.csv'} cannot be written (No space left on device); "
         "choose another --output"
     )
     assert time.monotonic() - start < 60 and not list((tmp_path / "out").iterdir())
