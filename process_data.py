@@ -129,7 +129,9 @@ def prepare(
     rows = clean(dataset.train) if fit_on == "all" else dataset.train
     splits = split_sessions(rows, split, valid_share=valid_share, test_share=test_share, seed=split_seed)
     if split == "leave-one-out" and dataset.test.labels is not None:
-        splits = splits._replace(test=_as_new_users(dataset.test, dataset.train.users))
+        # A test file does not say whose its rows are: each gets a user number of its own, above all others.
+        users = dataset.train.users.max(initial=-1) + 1 + np.arange(len(dataset.test))
+        splits = splits._replace(test=replace(dataset.test, users=users))
     train = splits.train if fit_on == "all" else clean(splits.train)
     if not len(train):
         file = dataset.folder / "train_sessions.csv"
@@ -146,11 +148,6 @@ def prepare(
         dataset.name, dataset.sha256, vocabulary, train, valid, test, popularity, repeats,
         split, split_seed, (valid_share, test_share),
     )  # fmt: skip
-
-
-def _as_new_users(sessions: Sessions, users: np.ndarray) -> Sessions:
-    """Give each row a user number of its own, above all `users`: a test file does not say whose its rows are."""
-    return replace(sessions, users=users.max(initial=-1) + 1 + np.arange(len(sessions)))
 
 
 # --------------------------------------------------------------------------------------------------
