@@ -115,11 +115,13 @@ def mean_and_spread(runs: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.Data
 def headline(dataset: str, sha256: str = "", model: str | None = None) -> pd.DataFrame:
     """Each model's means over the seeds (recipe `best`, user split 0), sorted by validation MRR@20.
 
-    model: show only this model, Popularity, CoOccurrence and the best model. Empty without saved runs.
+    model: show only this model, Popularity, CoOccurrence, the best baseline and the best model.
+    The table is empty without saved runs.
     """
     names = {"HR@20": "test HR@20", "MRR@20": "test MRR@20", "valid MRR@20": "validation MRR@20"}
     runs = load_results([Plan(name, dataset, seed=s, sha256=sha256) for name in MODELS for s in SEEDS])
     means = runs.reindex(columns=["model", *names]).groupby("model").mean().rename(columns=names)
     means = means.sort_values("validation MRR@20", ascending=False)
-    shown = {model, "Popularity", "CoOccurrence", *means.index[:1]}
+    best_baseline = means.index[means.index.isin(BASELINES)][:1]
+    shown = {model, "Popularity", "CoOccurrence", *best_baseline, *means.index[:1]}
     return means[means.index.isin(shown)] if model else means

@@ -6,7 +6,6 @@ file beside the target and then renamed, so a reader never meets half a file.
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from dataset.files import replacing
 from dataset.options import check
 from models import MODELS, Baseline, Model, build_model, member_arguments
 from process_data import Prepared, Vocabulary
+from sessionrec.custom_classes import is_custom
 
 FORMAT = 2  # 1 if no embedding is stored in 8 bits
 _LONGEST_HEADER = 2**22
@@ -188,35 +188,13 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, compact: bool 
         }
     tensors["item_ids"] = torch.as_tensor(checkpoint.vocabulary.item_ids)
     tensors["popularity"] = torch.as_tensor(checkpoint.popularity)
-    custom = sorted({m.name for m in getattr(model, "members", [model]) if _is_custom(m)})
+    custom = sorted({m.name for m in getattr(model, "members", [model]) if is_custom(m)})
     header = {"format": version, **checkpoint.header} | ({"custom_classes": custom} if custom else {})
     try:
         json.dumps(header)
     except TypeError as error:
         raise ValueError(f"{path}: the header cannot be written as JSON: {error}") from None
     write_tensors(path, tensors, header)
-
-
-def _is_custom(model: nn.Module) -> bool:
-    """Whether a model's code differs from the class of that name in `models`, as after an edit in a notebook."""
-    registered = MODELS.get(model.name)
-    if registered is type(model):
-        return False
-    if registered is None or model.name != type(model).__name__:
-        return True
-    # A notebook's classes: the model's, its bases and those of its parts, each against its namesake in the file.
-    own = {c for part in model.modules() for c in type(part).__mro__ if c.__module__ == type(model).__module__}
-    file = inspect.getmodule(registered)
-    try:
-        return any(_sources(c) != _sources(getattr(file, c.__name__, None)) for c in own)
-    except OSError:  # no source to compare: a plain Python console keeps none
-        return True
-
-
-def _sources(cls: type | None) -> dict[str, str]:
-    """The source of each method of a class."""
-    members = {name: getattr(member, "fget", member) for name, member in vars(cls or object).items()}
-    return {name: inspect.getsource(f) for name, f in members.items() if inspect.isfunction(f)}
 
 
 _EMBEDDING, _SCALE = ".embedding.weight", "scale."

@@ -27,7 +27,8 @@ def device_name(device: torch.device) -> str:
     """The hardware to write beside a number: the GPU's name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' * (threads > 1)}"
 
 
 def seed_everything(seed: int, *, epoch: int = 0, rank: int = 0) -> None:

@@ -2,8 +2,9 @@
 
 A loss is a function of queries (P, D), items (n + 1, D), targets (P,) and weights (P,), and returns the weighted
 sum over the P steps; row 0 of `items` is the padding. Yours can be `lambda q, e, y, w: ...` in a notebook cell.
+Soft targets (sessionrec/distillation.py) are M targets a step: targets and weights are then (P, M).
 
-Shapes: B batch, L steps, P steps with a target, D width, n items, K negatives, C steps of a chunk.
+Shapes: B batch, L steps, P steps with a target, M targets a step, D width, n items, K negatives, C steps of a chunk.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def batch_loss(model: SessionModel, batch: Batch, loss: Loss) -> Tensor:
     A loss with `looks_up_items = True` gets `model.item_matrix` in place of the matrix, and calls it with ids.
     """
     has_target = batch.y != PADDING
+    has_target = has_target.any(-1) if batch.y.dim() == 3 else has_target  # (B, L)
     queries = model.query(model(batch.x)[has_target])  # (P, D)
     items = model.item_matrix if getattr(loss, "looks_up_items", False) else model.item_matrix()
     return loss(queries, items, batch.y[has_target], batch.w[has_target])
@@ -61,17 +63,20 @@ def full_softmax(
 ) -> Tensor:
     """sum_p w_p (log sum_i exp(q_p e_i) - q_p e_y) over the whole catalogue; the padding has no share in it.
 
-    queries (P, D), items (n + 1, D), targets (P,) ids 1..n, weights (P,). precision: see `pick_precision`.
+    queries (P, D), items (n + 1, D), targets (P,) ids 1..n, weights (P,). Or targets (P, M) and weights (P, M): then
+    the sum is also over the M targets of a step, and 0 is no target. precision: see `pick_precision`.
     """
+    if targets.dim() == 1:
+        targets, weights = targets[:, None], weights[:, None]  # (P, M)
     return _FullSoftmax.apply(queries, items, targets, weights, pick_precision(precision, queries.device))
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """sum_p w_p (log sum_i exp(q_p e_i) - q_p e_y), i over 1..n, and its gradients, chunk by chunk.
+    """sum_pm w_pm (log sum_i exp(q_p e_i) - q_p e_y), i over 1..n, and its gradients, chunk by chunk.
 
-    The gradient of the logits is softmax minus one-hot, so a chunk's logits become its gradients in place, and
-    the (P, n + 1) matrix never exists: memory is bounded by the chunk. `F.linear_cross_entropy` in chunks
-    took four times as long (benchmarks/README.md) and has no weight per step.
+    The gradient of a step's logits is softmax minus targets, times the sum of its weights. So a chunk's logits become
+    its gradients in place, and the (P, n + 1) matrix never exists: memory is bounded by the chunk.
+    `F.linear_cross_entropy` in chunks took four times as long (benchmarks/README.md) and has no weight per step.
     """
 
     @staticmethod
@@ -81,19 +86,20 @@ class _FullSoftmax(torch.autograd.Function):
         buffer = q.new_empty(min(size, len(q)), len(e))  # (C, n + 1)
         grad_queries, grad_items = torch.empty_like(queries), torch.zeros_like(items)
         loss = queries.new_zeros(())
-        minus_one = q.new_full((), -1)
+        totals = weights.sum(1, keepdim=True)  # (P, 1)
+        shares = weights / totals.clamp(min=torch.finfo(weights.dtype).tiny)  # (P, M)
         for start in range(0, len(q), size):
             rows = slice(start, start + size)
-            y, w = targets[rows, None], weights[rows, None]  # (C, 1)
+            y, total = targets[rows], totals[rows]  # (C, M), (C, 1)
             logits = torch.mm(q[rows], e.T, out=buffer[: len(y)])
             logits[:, PADDING] = -torch.inf
             p = torch.softmax(logits, 1, out=logits)
             # A probability below 1e-38 underflows to 0: its loss is reported as 87, its gradient is right.
             p_target = p.gather(1, y).float().clamp(min=torch.finfo(torch.float32).tiny)
-            loss -= (p_target.log() * w).sum()
-            p.scatter_add_(1, y, minus_one.expand(y.shape))
-            grad_queries[rows] = (p @ e).float() * w
-            weighted = q[rows] * w.to(dtype)
+            loss -= (p_target.log() * weights[rows]).sum()
+            p.scatter_add_(1, y, -shares[rows].to(dtype))
+            grad_queries[rows] = (p @ e).float() * total
+            weighted = q[rows] * total.to(dtype)
             if dtype == grad_items.dtype:
                 grad_items.addmm_(p.T, weighted)
             else:

@@ -234,5 +234,5 @@ def test_the_headline_of_the_committed_runs(dataset):
     runs = load_results([Plan("NARM", dataset, seed=seed) for seed in saved_runs.SEEDS])
     assert table.loc["NARM", "test HR@20"] == pytest.approx(runs["HR@20"].mean())
     short = headline(dataset, model="NARM")
-    assert set(short.index) == {"Ensemble", "NARM", "CoOccurrence", "Popularity"}
+    assert set(short.index) == {"Ensemble", "NARM", "RandomWalk", "CoOccurrence", "Popularity"}
     assert headline(dataset, sha256="other").empty and headline("elsewhere", model="NARM").empty

@@ -327,6 +327,8 @@ EDITS = {
         "    def forward",
         "    def query(self, states):\n        return states\n\n    def forward",
     ),
+    "a class attribute": ("GRU4REC", "class GRU4REC(SessionModel):\n", "class GRU4REC(SessionModel):\n    gain = 2\n"),
+    "a constant": ("GRU4REC", "hidden: int = 128", "hidden: int = 64"),
 }
 
 
@@ -346,6 +348,22 @@ def test_an_edited_class_must_be_passed(edit, run_cell, tmp_path):
     loaded = load_checkpoint(path, model_class=edited)
     assert type(loaded.model) is edited
     assert torch.equal(scores_of(loaded.model), scores_of(model))
+
+
+REDEFINED = {
+    "a function": ("SRGNN", "def take_step(states, step):\n    return states[:, 0]"),
+    "a class": ("NARM", "class AdditiveAttention(AdditiveAttention):\n    gain = 2"),
+}
+
+
+@pytest.mark.parametrize("name, cell", REDEFINED.values(), ids=list(REDEFINED))
+def test_what_an_unchanged_class_uses_may_be_redefined_in_the_notebook(name, cell, run_cell, tmp_path):
+    notebook = run_cell(source_of(name))
+    model = getattr(notebook, name)(n_items=len(RAW_IDS), width=8)
+    run_cell("scale = embedding = 3")  # names of attributes, which are not these variables
+    assert "custom_classes" not in header_of(save(tmp_path / "x.safetensors", model))
+    run_cell(cell)
+    assert header_of(save(tmp_path / "x.safetensors", model))["custom_classes"] == [name]
 
 
 NEW_CLASS = """

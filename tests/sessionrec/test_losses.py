@@ -53,6 +53,20 @@ def test_steps_without_target_are_ignored():
     nothing.backward()
 
 
+def test_several_targets_a_step_are_the_sum_of_their_losses():
+    """Soft targets: y and w are (B, L, M), and 0 is no target."""
+    y, w = [[[4, 9, 2], [9, 0, 0]]], [[[0.5, 1.5, 1], [2, 0, 0]]]
+    model = random_model()
+    together = loss_of(model, batch([[3, 4]], y, w))
+    together.backward()
+    gradient = model.embedding.weight.grad.clone()
+    model.zero_grad()
+    losses_of_one = [loss_of(model, batch([[3, 4]], [[s[m] for s in y[0]]], [[s[m] for s in w[0]]])) for m in range(3)]
+    sum(losses_of_one).backward()
+    assert together.item() == pytest.approx(sum(loss.item() for loss in losses_of_one))
+    torch.testing.assert_close(gradient, model.embedding.weight.grad)
+
+
 def prefix_rows(seed=0):
     """Rows of 15 users. For some of them, the first or a middle row is missing."""
     generator = np.random.default_rng(seed)
