@@ -114,8 +114,8 @@ def prepare(
 ) -> Prepared:
     """Split, clean and encode.
 
-    split: see `split_sessions`. With "leave-one-out" the test rows are those of the test file, if it has labels, as
-    `dataset/convert.py --split leave-one-out` writes them: their sessions include the items of validation.
+    split: see `split_sessions`. With "leave-one-out" and "last" the test rows are those of the test file, if it has
+    labels. `dataset/convert.py --split leave-one-out` writes such a file; its sessions include the items of validation.
     fit_on="train": split first; item counts and vocabulary come from the training split, plus the items
     of the test file's sessions. Held-out rows all stay: unknown items leave their session, and an
     unknown label counts as a miss. fit_on="all" is the report's order: clean all rows, then split.
@@ -128,7 +128,7 @@ def prepare(
 
     rows = clean(dataset.train) if fit_on == "all" else dataset.train
     splits = split_sessions(rows, split, valid_share=valid_share, test_share=test_share, seed=split_seed)
-    if split == "leave-one-out" and dataset.test.labels is not None:
+    if split in ("leave-one-out", "last") and not test_share and dataset.test.labels is not None:
         # A test file does not say whose its rows are: each gets a user number of its own, above all others.
         users = dataset.train.users.max(initial=-1) + 1 + np.arange(len(dataset.test))
         splits = splits._replace(test=replace(dataset.test, users=users))

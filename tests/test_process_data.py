@@ -98,7 +98,7 @@ def test_shares_are_of_users_or_rows(by, shares, sizes):
         ({"valid_share": 0.6, "test_share": 0.4}, "shares"),
         ({"valid_share": 0.001}, "too few for a validation share"),
         ({"test_share": 0.001}, "too few for a test share"),
-        ({"by": "item"}, "choose 'user', 'row', 'none' or 'leave-one-out'"),
+        ({"by": "item"}, "choose 'user', 'row', 'last', 'none' or 'leave-one-out'"),
     ],
 )
 def test_impossible_split_is_an_error(options, words):

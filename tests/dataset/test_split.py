@@ -184,6 +184,22 @@ def test_leave_one_out_tests_the_rows_of_the_test_file(tmp_path):
         prepare(load_dataset(write_dataset(tmp_path / "Mine", ["[1],2", "[4],1"])), split="leave-one-out")
 
 
+def test_the_split_last_takes_the_users_whose_rows_end_last(tmp_path):
+    sessions = Sessions.from_lists([[1], [2], [3], [1, 2], [4]], [2, 3, 4, 3, 5], users=[7, 3, 9, 7, 1])
+    train, valid, test = split_sessions(sessions, "last", valid_share=0.25, test_share=0.25)
+    assert as_rows(test) == [([4], 5)]  # user 1
+    assert as_rows(valid) == [([1], 2), ([1, 2], 3)]  # user 7, with both rows
+    assert as_rows(train) == [([2], 3), ([3], 4)]
+    assert as_rows(split_sessions(sessions, "last", valid_share=0.25, seed=5).valid) == [([4], 5)]
+    rows = [f"[{i}],{i + 1}" for i in range(10)]
+    folder = write_dataset(tmp_path / "Mine", rows, test="session,label\n[3],4\n")
+    data = prepare(load_dataset(folder), split="last")
+    assert as_rows(data.valid) == [([10], 0)]  # the tenth user, whose label does not occur in training
+    assert (len(data.train), as_rows(data.test)) == (9, [([4], 5)])  # the test file's row, encoded
+    with pytest.raises(TooFewUsers, match="2 users are too few for a validation share"):
+        split_sessions(Sessions.from_lists([[1], [2]], [2, 3], users=[0, 1]), "last")
+
+
 def test_too_few_users_are_an_error_with_a_remedy():
     for users, words in ((1, "1 user is"), (2, "2 users are"), (5, "5 users are")):
         with pytest.raises(TooFewUsers, match=rf"^{words} too few for a validation share of 0\.1; take larger shares"):
@@ -194,7 +210,7 @@ def test_too_few_users_are_an_error_with_a_remedy():
 
 
 def test_sessions_without_users_cannot_be_split_by_user():
-    for by in ("user", "leave-one-out"):
+    for by in ("user", "last", "leave-one-out"):
         with pytest.raises(ValueError, match="the sessions have no users; name them"):
             split_sessions(Sessions.from_lists([[1], [2]], [2, 3]), by)
     assert len(split_sessions(Sessions.from_lists([[1], [2]], [2, 3]), "none").train) == 2
