@@ -1,9 +1,9 @@
-"""Download the two Amazon datasets once, verify them, and never change them afterwards.
+"""Download the public datasets once, verify them, and never change them afterwards.
 
     python dataset/fetch.py
 
-`DATASET_ROOT` names a folder that is searched for the datasets first. `AMAZON_SESSIONS_URL` is the base URL
-of a mirror.
+`DATASET_ROOT` names a folder that is searched for the datasets first. `AMAZON_SESSIONS_URL` is the base URL of a mirror
+of the two Amazon datasets, and `LITERATURE_URL` that of a mirror of the literature's files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,18 @@ SUMS = HERE / "SHA256SUMS"
 AMAZON = {"beauty": "Amazon_Beauty", "cell": "Amazon_Cell"}
 COMMIT = "618467147cb561614982dfaad0296ffe5da0a2d4"
 URL = f"https://raw.githubusercontent.com/SquirrelMz/Sequential-Recommendation/{COMMIT}/dataset"
+# The files of the literature's datasets, by the name that they have here (see dataset/literature.py).
+_S3_REC = "https://raw.githubusercontent.com/RUCAIBox/CIKM2020-S3Rec/2a81540ae18615d88ef88227b0c066e5b74781e5/data"
+_GCE_GNN = "https://raw.githubusercontent.com/CCIIPLab/GCE-GNN/212575302e42d64b8cf0b9ffe1b71b0db398d5be/datasets"
+LITERATURE = {
+    "S3_Beauty.txt": f"{_S3_REC}/Beauty.txt",
+    "S3_Sports_and_Outdoors.txt": f"{_S3_REC}/Sports_and_Outdoors.txt",
+    "S3_Toys_and_Games.txt": f"{_S3_REC}/Toys_and_Games.txt",
+    "diginetica_all_train_seq.pkl": f"{_GCE_GNN}/diginetica/all_train_seq.txt",
+    "diginetica_test.pkl": f"{_GCE_GNN}/diginetica/test.txt",
+    "Tmall_all_train_seq.pkl": f"{_GCE_GNN}/Tmall/all_train_seq.txt",
+    "Tmall_test.pkl": f"{_GCE_GNN}/Tmall/test.txt",
+}
 TIMEOUT = 15  # seconds to wait for an answer
 SLOWEST = 20_000  # bytes a second; a server that is slower counts as one that does not send the file
 LARGEST = 1 << 24  # bytes of a file whose size the sums do not give
@@ -58,27 +70,47 @@ def fetch(name: str, folder: str | Path | None = None, *, sums: str | Path = SUM
     Raises ValueError if `sums` does not list the dataset, ServerUnreachable if there is no answer in time, and
     DownloadError if the server's answer or a file in `DATASET_ROOT` is wrong.
     """
-    sums = Path(sums)
-    files = _read_sums(name, sums)
+    base = (os.environ.get("AMAZON_SESSIONS_URL") or URL).rstrip("/")
+    urls = {file: f"{base}/{name}/{file.name}" for file in _read_sums(name, Path(sums))}
+    return _fetch_files(urls, name, HERE / name if folder is None else Path(folder), "AMAZON_SESSIONS_URL", timeout)
+
+
+def fetch_literature(
+    names: Sequence[str], folder: str | Path | None = None, *, sums: str | Path = SUMS, timeout: float = TIMEOUT
+) -> list[Path]:
+    """Return the verified files of these names, which are keys of LITERATURE.
+
+    folder: where to store them, by default `dataset/literature`. The rest is as in `fetch`, with the folder
+    `DATASET_ROOT/literature` and the mirror `LITERATURE_URL`.
+    """
+    mirror = (os.environ.get("LITERATURE_URL") or "").rstrip("/")
+    files = [file for file in _read_sums("literature", Path(sums)) if file.name in names]
+    urls = {file: f"{mirror}/{file.name}" if mirror else LITERATURE[file.name] for file in files}
+    folder = HERE / "literature" if folder is None else Path(folder)
+    found = _fetch_files(urls, "literature", folder, "LITERATURE_URL", timeout)
+    return [found / name for name in names]
+
+
+def _fetch_files(urls: dict[_File, str], name: str, folder: Path, mirror: str, timeout: float) -> Path:
+    """Download what is missing or wrong in `folder`, or verify `DATASET_ROOT/name`; the folder that has the files.
+
+    mirror: the environment variable that names one.
+    """
     root = os.environ.get("DATASET_ROOT")
     if root and (Path(root) / name).is_dir():
-        for file in files:
+        for file in urls:
             _check_local(Path(root) / name / file.name, file.sha256)
         return Path(root) / name
-
-    folder = HERE / name if folder is None else Path(folder)
-    base = (os.environ.get("AMAZON_SESSIONS_URL") or URL).rstrip("/")
-    for file in files:
-        path, url = folder / file.name, f"{base}/{name}/{file.name}"
+    for file, url in urls.items():
+        path = folder / file.name
         remove_leftovers(path)
         if path.is_file() and pooch.file_hash(str(path)) == file.sha256:
             continue
         with part_file(path) as part:
-            _download(url, part, file.size, timeout)
+            _download(url, part, file.size, timeout, mirror)
             if pooch.file_hash(str(part)) != file.sha256:
                 raise DownloadError(
-                    f"{url} does not have the SHA-256 in {sums.name}: "
-                    "try again, or name another mirror in AMAZON_SESSIONS_URL."
+                    f"{url} does not have the SHA-256 in {SUMS.name}: try again, or name another mirror in {mirror}."
                 )
             part.chmod(0o644)
             part.replace(path)
@@ -114,22 +146,20 @@ def _check_local(path: Path, sha256: str) -> None:
         raise DownloadError(f"{path} differs from the published file (SHA-256): replace it or unset DATASET_ROOT.")
 
 
-def _download(url: str, path: Path, size: int, timeout: float) -> None:
+def _download(url: str, path: Path, size: int, timeout: float, mirror: str) -> None:
     """Write the answer of a server into `path`. Raises DownloadError if it is too large or takes too long."""
-    response = _get(url, timeout)
+    response = _get(url, timeout, mirror)
     if response.status_code != 200:
         response.close()
         raise DownloadError(
-            f"{url} answered {response.status_code} {response.reason}: check AMAZON_SESSIONS_URL, or try again later."
+            f"{url} answered {response.status_code} {response.reason}: check {mirror}, or try again later."
         )
     received, limit = 0, timeout + size / SLOWEST
     with open(path, "wb") as file, closing(_read_body(url, response, limit)) as chunks:
         for chunk in chunks:
             received += len(chunk)
             if received > size:
-                raise DownloadError(
-                    f"{url} has more than the expected {size} bytes: name another mirror in AMAZON_SESSIONS_URL."
-                )
+                raise DownloadError(f"{url} has more than the expected {size} bytes: name another mirror in {mirror}.")
             file.write(chunk)
 
 
@@ -178,7 +208,7 @@ def _read_body(url: str, response: requests.Response, limit: float) -> Iterator[
                 response.raw.shutdown()
 
 
-def _get(url: str, timeout: float) -> requests.Response:
+def _get(url: str, timeout: float, mirror: str) -> requests.Response:
     """The response to a GET request, after its headers have arrived and before its body is read."""
     answers: queue.Queue = queue.Queue()
 
@@ -200,11 +230,10 @@ def _get(url: str, timeout: float) -> requests.Response:
     answered = isinstance(answer, requests.exceptions.SSLError) or "BadStatusLine" in str(answer)
     if isinstance(answer, (requests.ConnectionError, requests.Timeout)) and not answered:
         raise ServerUnreachable(
-            f"No answer for {url} (waited up to {timeout:g} s): check the network, "
-            "or name a mirror in AMAZON_SESSIONS_URL."
+            f"No answer for {url} (waited up to {timeout:g} s): check the network, or name a mirror in {mirror}."
         ) from answer
     if isinstance(answer, requests.RequestException):
-        raise DownloadError(f"{url} cannot be downloaded ({answer}): check AMAZON_SESSIONS_URL.") from answer
+        raise DownloadError(f"{url} cannot be downloaded ({answer}): check {mirror}.") from answer
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.fetch import SUMS, DownloadError, ServerUnreachable, fetch
+from dataset.fetch import LITERATURE, SUMS, DownloadError, ServerUnreachable, fetch, fetch_literature
 
 NAME = "Amazon_Beauty"
 FILES = {"test_sessions.csv": b"session\n[7]\n", "train_sessions.csv": b"session,label\r\n[0],1\r\n" * 50}
@@ -186,9 +186,29 @@ def test_an_answer_without_an_end_is_bounded_in_time_and_size(server, sums, tmp_
 
 def test_the_sizes_are_a_comment_for_sha256sum():
     lines = SUMS.read_text().splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 8 + 2 * len(LITERATURE)
     for comment, line in zip(lines[::2], lines[1::2], strict=True):
         assert comment.startswith("# bytes ") and comment.split()[3] == line.split()[1]
+
+
+def test_the_literatures_files_from_a_mirror(serve, tmp_path, monkeypatch):
+    bodies = {name: name.encode() for name in LITERATURE}
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text("".join(f"{sha256(body)}  literature/{name}\n" for name, body in bodies.items()))
+    server = serve({f"/{name}": body for name, body in bodies.items()})
+    monkeypatch.setenv("LITERATURE_URL", server.url)
+    wanted = ["Tmall_test.pkl", "S3_Beauty.txt"]
+    paths = fetch_literature(wanted, tmp_path / "files", sums=sums)
+    assert [path.read_bytes() for path in paths] == [bodies[name] for name in wanted]
+    assert sorted(server.requests) == ["/S3_Beauty.txt", "/Tmall_test.pkl"]
+    server.files["/S3_Toys_and_Games.txt"] = b"other"
+    with pytest.raises(DownloadError, match="does not have the SHA-256 .* another mirror in LITERATURE_URL"):
+        fetch_literature(["S3_Toys_and_Games.txt"], tmp_path / "files", sums=sums)
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == sorted(wanted)
+    monkeypatch.setenv("DATASET_ROOT", str(tmp_path))
+    (tmp_path / "literature").mkdir()
+    with pytest.raises(DownloadError, match="S3_Beauty.txt is missing: complete the folder or unset DATASET_ROOT"):
+        fetch_literature(["S3_Beauty.txt"], sums=sums)
 
 
 def test_sums_without_sizes_are_accepted(server, tmp_path):
