@@ -137,7 +137,9 @@ def prepare(
         file = dataset.folder / "train_sessions.csv"
         raise DataError(file, None, f"nothing is left to train on after cleaning and the split {split!r}")
     fitted = rows if fit_on == "all" else train
-    vocabulary = Vocabulary(np.r_[fitted.items, fitted.labels, dataset.test.items])
+    item_ids = np.unique(np.r_[fitted.items, fitted.labels, dataset.test.items])
+    names = None if dataset.names is None else [dataset.names[item] for item in item_ids.tolist()]
+    vocabulary = Vocabulary(item_ids, names)
     train, valid, test = (vocabulary.encode_sessions(s) for s in (train, splits.valid, splits.test))
     popularity = np.zeros(len(vocabulary) + 1, np.int64)
     ids, counts = count_items(train)

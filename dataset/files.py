@@ -1,7 +1,8 @@
 """Dataset folders and their files: find them, read them strictly, hash them, and write files atomically.
 
-A dataset is a folder with `train_sessions.csv` (`session,label`, and optionally `user`) and `test_sessions.csv`
-(`session`, and optionally `label`). Cells are matched against a pattern and never evaluated.
+A dataset is a folder with `train_sessions.csv` (`session,label`, and optionally `user`), `test_sessions.csv`
+(`session`, and optionally `label`), and optionally `items.csv` (`id,item`). Cells are matched against a pattern and
+never evaluated.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,32 @@ _LIST = re.compile(r"\s*\[\s*[0-9]{1,18}\s*(?:,\s*[0-9]{1,18}\s*)*\]\s*", re.ASC
 # Reading
 
 
+class Table(NamedTuple):
+    """A session file as text. fail(row, reason) raises a DataError for a row; the first one below the header is 1."""
+
+    header: list[str]
+    rows: list[list[str]]
+    fail: Callable[[int, str], None]
+
+    def column(self, name: str) -> list[str]:
+        index = self.header.index(name)
+        return [cells[index] for cells in self.rows]
+
+
+def read_table(path: str | Path, *, labels: bool) -> Table:
+    """Read a CSV file with a column `session` strictly. labels: require a column `label`, too. Raises DataError."""
+    path = Path(path)
+    text = _read_text(path)
+
+    def fail(row: int, reason: str):
+        raise DataError(path, _line_of_row(text, row), reason)
+
+    header, rows = _header_and_rows(path, _read_csv(path, text), fail, labels=labels)
+    if not text.endswith(("\n", "\r")):
+        warnings.warn(f"{path}: no line end after the last row; is the file complete?", stacklevel=3)
+    return Table(header, rows, fail)
+
+
 def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
     """Read one session file strictly.
 
@@ -45,32 +73,28 @@ def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
     is not such an integer or a user has no name, if a column is missing, or if the file is empty, incomplete or not
     UTF-8.
     """
-    path = Path(path)
-    text = _read_text(path)
+    return sessions_of(read_table(path, labels=bool(labels)), labels=labels)
 
-    def fail(row: int, reason: str):
-        raise DataError(path, _line_of_row(text, row), reason)
 
-    header, body = _header_and_rows(path, _read_csv(path, text), fail, labels=bool(labels))
-    if not text.endswith(("\n", "\r")):
-        warnings.warn(f"{path}: no line end after the last row; is the file complete?", stacklevel=2)
-    lists = [cells[header.index("session")] for cells in body]
+def sessions_of(table: Table, *, labels: bool | None = None) -> Sessions:
+    """The sessions of a file, see `read_sessions`."""
+    lists, fail = table.column("session"), table.fail
     for row, cell in enumerate(lists, 1):
         if not _LIST.fullmatch(cell):
             fail(row, _describe_bad_session(cell))
     flat = ",".join(lists).replace("[", "").replace("]", "")
     lengths = np.fromiter((cell.count(",") + 1 for cell in lists), np.int64, len(lists))
     sessions = Sessions(np.fromstring(flat, np.int64, sep=","), offsets_of(lengths))
-    if labels is False or "label" not in header:
+    if labels is False or "label" not in table.header:
         return sessions
-    label_cells = [cells[header.index("label")] for cells in body]
+    label_cells = table.column("label")
     for row, cell in enumerate(label_cells, 1):
         if not _ID.fullmatch(cell):
-            fail(row, f"the label {_short(cell)} is not an item id" if cell.strip() else "the label is missing")
+            fail(row, f"the label {short(cell)} is not an item id" if cell.strip() else "the label is missing")
     sessions = replace(sessions, labels=np.fromstring(",".join(label_cells), np.int64, sep=","))
-    if not labels or "user" not in header:
+    if not labels or "user" not in table.header:
         return sessions
-    return replace(sessions, users=_number_names([cells[header.index("user")].strip() for cells in body], fail))
+    return replace(sessions, users=_number_names([cell.strip() for cell in table.column("user")], fail))
 
 
 def _number_names(names: list[str], fail: Callable) -> np.ndarray:
@@ -93,7 +117,7 @@ def _header_and_rows(
         if header.count(name) > 1:
             raise DataError(path, 1, f"has the column `{name}` more than once")
         if name not in header and (name == "session" or labels and name == "label"):
-            raise DataError(path, 1, f"has no column `{name}` (its header is {_short(','.join(header))})")
+            raise DataError(path, 1, f"has no column `{name}` (its header is {short(','.join(header))})")
     while body and not body[-1]:  # blank lines at the end are allowed
         body.pop()
     if not body:
@@ -107,17 +131,29 @@ def _header_and_rows(
 
 
 def read_items(path: str | Path) -> dict[int, str]:
-    """Item id -> item name, from the `items.csv` (`id,item`) that `dataset/convert.py` writes. Raises DataError."""
+    """Item id -> item name, from the `items.csv` (`id,item`) that `dataset/convert.py` writes.
+
+    Raises DataError (file, line, reason) for other columns, an id or a name that occurs twice, and what is no id.
+    """
     path = Path(path)
     text = _read_text(path)
     header, *body = _read_csv(path, text)
     if header != ["id", "item"]:
-        raise DataError(path, 1, f"must have the columns id,item (its header is {_short(','.join(header))})")
+        found = short(",".join(header))
+        raise DataError(path, 1, f"must have the columns id,item, as dataset/convert.py writes it, not {found}")
     names: dict[int, str] = {}
+    ids: dict[str, int] = {}
     for row, cells in enumerate(body, 1):
+        reason = ""
         if len(cells) != 2 or not _ID.fullmatch(cells[0]) or int(cells[0]) in names:
-            raise DataError(path, _line_of_row(text, row), "must have an id that no other row has, and a name")
+            reason = "must have an id that no other row has, and a name; correct it, or convert the log again"
+        elif cells[1] in ids:
+            both = f"{ids[cells[1]]} and {int(cells[0])}"
+            reason = f"the item {short(cells[1])} has two ids, {both}; remove one, or convert the log again"
+        if reason:
+            raise DataError(path, _line_of_row(text, row), reason)
         names[int(cells[0])] = cells[1]
+        ids[cells[1]] = int(cells[0])
     return names
 
 
@@ -161,12 +197,13 @@ def _describe_bad_session(cell: str) -> str:
         for item in text[1:-1].split(","):
             if not _ID.fullmatch(item):
                 if item.strip().isdecimal() and item.isascii():
-                    return f"the id {_short(item.strip())} has more than 18 digits"
-                return f"the session contains {_short(item.strip())}, which is not an item id (0, 1, 2, ...)"
-    return f"the session {_short(cell)} is not a list such as [1, 2]"
+                    return f"the id {short(item.strip())} has more than 18 digits"
+                return f"the session contains {short(item.strip())}, which is not an item id (0, 1, 2, ...)"
+    return f"the session {short(cell)} is not a list such as [1, 2]"
 
 
-def _short(text: str, limit: int = 40) -> str:
+def short(text: str, limit: int = 40) -> str:
+    """The text in quotes for a message, cut off if it is long."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
@@ -178,7 +215,8 @@ def _short(text: str, limit: int = 40) -> str:
 class SessionDataset:
     """The contents of a dataset folder, with raw ids and the users of the training rows.
 
-    sha256: hash of both files, see `hash_dataset`.
+    sha256: hash of both session files, see `hash_dataset`. names: item id -> its name in the log, from `items.csv`;
+    None if there is no such file, or all names are the ids.
     """
 
     name: str
@@ -186,6 +224,7 @@ class SessionDataset:
     train: Sessions
     test: Sessions
     sha256: str
+    names: dict[int, str] | None = None
 
     @property
     def short_name(self) -> str:
@@ -228,6 +267,7 @@ def load_dataset(name: str | Path) -> SessionDataset:
 
     The column `user` names them. Without it they are found by their items (see `dataset.users`), and the user numbers
     do not depend on the order of the rows. Warns if the user of some rows is uncertain.
+    An `items.csv` in the folder gives the items their names.
     Raises DataError (file, line, reason), and the errors of `find_dataset`.
     """
     folder = find_dataset(name)
@@ -237,7 +277,23 @@ def load_dataset(name: str | Path) -> SessionDataset:
     if uncertain:
         doubt = f"the user of {uncertain} of {len(train)} rows is uncertain, because earlier rows are missing"
         warnings.warn(f"{folder / 'train_sessions.csv'}: {doubt}; a column `user` settles it", stacklevel=2)
-    return SessionDataset(folder.resolve().name, folder, train, test, hash_dataset(folder))
+    names = _read_names(folder / "items.csv", train, test)
+    return SessionDataset(folder.resolve().name, folder, train, test, hash_dataset(folder), names)
+
+
+def _read_names(path: Path, *parts: Sessions) -> dict[int, str] | None:
+    """The names of a dataset's items, see `SessionDataset`. Raises DataError if an item of the sessions has none."""
+    if not path.exists():
+        return None
+    names = read_items(path)
+    arrays = [array for part in parts for array in (part.items, part.labels) if array is not None]
+    unnamed = np.setdiff1d(np.concatenate(arrays), np.fromiter(names, np.int64, len(names)))
+    if len(unnamed):
+        raise DataError(
+            path, None, f"does not name the item {unnamed[0]} of the sessions beside it, so it belongs to other "
+            "sessions; put the items.csv that was written with them in its place, or remove it",
+        )  # fmt: skip
+    return None if all(name == str(item) for item, name in names.items()) else names
 
 
 def hash_dataset(folder: Path) -> str:
@@ -262,6 +318,11 @@ def load_datasets(names: Sequence[str | Path]) -> list[SessionDataset]:
 
 # --------------------------------------------------------------------------------------------------
 # Writing
+
+
+def quote_cell(text: str) -> str:
+    """A cell as the csv module writes it, and with a carriage return in quotes, as it does from Python 3.13 on."""
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text
 
 
 def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path] = ()) -> None:

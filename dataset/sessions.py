@@ -10,8 +10,10 @@ rows of a user together. `dataset.users` finds the users.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +53,13 @@ class Sessions:
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]], labels=None, users=None, n_items=None) -> Sessions:
         """Sessions from lists of ids. Raises DataError for an id that is not a non-negative integer."""
-        if any(isinstance(s, (int, np.integer)) for s in lists):
-            raise DataError("sessions", None, "each session must be a list of ids: [[1, 2]], not [1, 2]")
-        lengths = np.fromiter((len(s) for s in lists), np.int64, len(lists))
-        items = np.array([i for s in lists for i in s])
-        if items.size and not (items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < 2**63):
+        flat, lengths = flatten(lists)
+        try:
+            items = np.array(flat)
+        except ValueError:  # lists of unequal length in place of ids
+            items = np.array(flat, object)
+        is_flat = items.ndim == 1
+        if items.size and not (is_flat and items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < 2**63):
             raise DataError("sessions", None, "item ids must be non-negative integers")
         labels, users = (None if a is None else np.asarray(a, np.int64) for a in (labels, users))
         return cls(items.astype(np.int64), offsets_of(lengths), labels, users, n_items)
@@ -101,6 +105,15 @@ class Sessions:
         start = self.offsets[1:] - lengths
         out[inside] = self.items[(start[:, None] + steps)[inside]]
         return out
+
+
+def flatten(lists: Sequence[Sequence]) -> tuple[list, np.ndarray]:
+    """The items of all sessions, and the length of each session (R,). Raises DataError for what is not a list."""
+    for session in lists:
+        # Text is a sequence of letters, bytes are a sequence of integers: neither is a session.
+        if isinstance(session, (str, bytes)) or getattr(session, "ndim", 1) == 0 or not hasattr(session, "__len__"):
+            raise DataError("sessions", None, "each session must be a list of items: [[1, 2]], not [1, 2]")
+    return [item for session in lists for item in session], np.fromiter(map(len, lists), np.int64, len(lists))
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
@@ -163,11 +176,25 @@ def _select_items(sessions: Sessions, mask: np.ndarray) -> Sessions:
 # Vocabulary
 
 
-class Vocabulary:
-    """Raw ids <-> 1..n. item_ids (n,) int64: the sorted raw ids."""
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 
-    def __init__(self, item_ids: np.ndarray):
-        self.item_ids = np.unique(np.asarray(item_ids, np.int64))
+
+class Vocabulary:
+    """Raw ids <-> 1..n, and raw ids <-> names.
+
+    item_ids (n,) int64: the sorted raw ids. names: the name of each in the log, n strings in the order of item_ids;
+    None if the items have no names but their ids. Names need item ids that are sorted already, each once.
+    Raises ValueError for names that do not fit.
+    """
+
+    def __init__(self, item_ids: np.ndarray, names: Sequence[str] | None = None):
+        given = np.asarray(item_ids, np.int64)
+        self.item_ids = np.unique(given)
+        self.names = None if names is None else tuple(names)
+        if self.names is not None:
+            if not np.array_equal(given, self.item_ids):
+                raise ValueError("the item ids of names must be sorted, each once")
+            _check_names(self.names, len(self))
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -187,9 +214,55 @@ class Vocabulary:
             raise ValueError(f"encoded ids must be 1..{len(self)}")
         return self.item_ids[ids - 1]
 
+    def names_of(self, raw_ids: np.ndarray) -> list[str]:
+        """The name of each raw id, in lists of the same shape: the id as text if it is unknown or there are no names.
+
+        >>> Vocabulary(np.array([3, 5]), ["pen", "ink"]).names_of([5, 4])
+        ['ink', '4']
+        """
+        raw = np.asarray(raw_ids, np.int64)
+        if self.names is None:
+            return raw.astype(str).tolist()
+        encoded = self.encode(raw)
+        names = np.take(self._name_of_encoded, encoded)
+        unknown = encoded == PADDING
+        names[unknown] = raw[unknown].astype(str)
+        return names.tolist()
+
+    def ids_of(self, names: Sequence[str]) -> np.ndarray:
+        """(m,) int64, the raw id of each name, -1 if it is unknown. Without names, decimal text is its id.
+
+        >>> Vocabulary(np.array([3, 5]), ["pen", "ink"]).ids_of(["ink", "5"])
+        array([ 5, -1])
+        """
+        if self.names is None:
+            ids = (int(name) if _DECIMAL.fullmatch(name) else -1 for name in names)
+        else:
+            ids = (self._id_of_name.get(name, -1) for name in names)
+        return np.fromiter(ids, np.int64, len(names))
+
+    @cached_property
+    def _name_of_encoded(self) -> np.ndarray:
+        return np.array([None, *self.names], object)
+
+    @cached_property
+    def _id_of_name(self) -> dict[str, int]:
+        return dict(zip(self.names, self.item_ids.tolist(), strict=True))
+
     def encode_sessions(self, sessions: Sessions) -> Sessions:
         """Encode. Unknown items are removed from their session, which may become empty; unknown labels become 0."""
         items = self.encode(sessions.items)
         labels = None if sessions.labels is None else self.encode(sessions.labels)
         encoded = replace(sessions, items=items, labels=labels, n_items=len(self))
         return _select_items(encoded, items != PADDING)
+
+
+def _check_names(names: tuple, n_items: int) -> None:
+    if len(names) != n_items:
+        raise ValueError(f"{len(names)} names do not fit {n_items} items")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("the names of items must be text")
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        name = next(name for name in names if name in seen or seen.add(name))
+        raise ValueError(f"two items have the name {name[:40]!r}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset.files import ROOT, SessionDataset
 from models import BASELINES
-from sessionrec.checkpoint import read_header
+from sessionrec.checkpoint import read_header, read_names
 from sessionrec.recipes import load_recipe
 from sessionrec.run import recipes_of, train_on_all_rows
 
@@ -14,7 +14,8 @@ from sessionrec.run import recipes_of, train_on_all_rows
 def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = None) -> Path | None:
     """The checkpoint of a model trained on all rows of exactly this data: committed, or trained here before.
 
-    One trained here counts only if its recipe is the present one and allowed as many epochs (None: the recipe's).
+    One trained here counts only if its recipe is the present one and allowed as many epochs (None: the recipe's), and
+    its items have the names that they have in the dataset.
     """
     committed = ROOT / "pretrained_model" / dataset.name.removeprefix("Amazon_") / f"{model}.safetensors"
     local = ROOT / "checkpoints" / dataset.short_name / f"{model}.safetensors"
@@ -25,9 +26,19 @@ def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = No
         allowed = header.get("recipe_values", {}).get("fit", {}).get("epochs")
         if header.get("sha256") != dataset.sha256:
             continue
-        if path == committed or allowed == epochs and header.get("recipes") == recipes_of(recipe, dataset):
+        if path == committed:
+            return path
+        if allowed == epochs and header.get("recipes") == recipes_of(recipe, dataset) and _has_names_of(path, dataset):
             return path
     return None
+
+
+def _has_names_of(path: Path, dataset: SessionDataset) -> bool:
+    """Whether each item of a checkpoint has the name that it has in the dataset."""
+    names = read_names(path)
+    if names is None or dataset.names is None:
+        return names is dataset.names
+    return names.items() <= dataset.names.items()
 
 
 def get_pretrained(dataset: SessionDataset, model: str, epochs: int | None = None) -> Path:

@@ -2,35 +2,49 @@
 
 found = recommend("pretrained_model/Beauty/GRU4REC.safetensors", [[7406, 2331], [1178]], k=20)
 found.items
+found = recommend("checkpoints/shop.safetensors", [["sku-14", "sku-16"]], k=20)
+found.names
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from dataset.files import replacing
+from dataset.files import quote_cell, replacing, short
 from dataset.options import checked
+from dataset.sessions import flatten, offsets_of
 from metrics import summarize
-from process_data import Queries, Sessions
+from process_data import DataError, Queries, Sessions, Vocabulary
 from sessionrec.checkpoint import Checkpoint, load_checkpoint
 from sessionrec.scoring import rank_labels, top_items
 
 
 @dataclass(frozen=True, eq=False)
 class Recommendations:
-    """items (Q, k) raw ids, best first, and their scores (Q, k); how many sessions were known."""
+    """items (Q, k) raw ids, best first, and their scores (Q, k); how many sessions were known.
+
+    vocabulary: that of the checkpoint.
+    """
 
     items: np.ndarray
     scores: np.ndarray
     known: int
     partly_known: int
     unknown: int
+    vocabulary: Vocabulary
+
+    @cached_property
+    def names(self) -> list[list[str]]:
+        """The names of `items`, Q lists; the ids as text if the checkpoint has no names."""
+        return self.vocabulary.names_of(self.items)
 
     def __str__(self) -> str:
         return (
@@ -42,18 +56,18 @@ class Recommendations:
 @checked
 def recommend(
     checkpoint: Checkpoint | str | Path,
-    sessions: Sessions | Sequence[Sequence[int]],
+    sessions: Sessions | Sequence[Sequence[int]] | Sequence[Sequence[str]],
     k: int = 20,
     *,
     mask_seen: bool | None = None,
 ) -> Recommendations:
-    """The k best items for each session (raw ids, oldest item first).
+    """The k best items for each session (oldest item first): lists of raw ids, or lists of item names.
 
     The model reads the items of a session that it knows; if it knows none, the most popular items are
     recommended. mask_seen: leave out the session's own items; None decides as for the training data (they are
     left out if no training session repeats an item).
-    Raises CheckpointError, DataError (something else than item ids), ValueError for a k that the catalogue
-    cannot fill.
+    Raises CheckpointError, DataError (something else than ids or names, names for a checkpoint without names),
+    ValueError for a k that the catalogue cannot fill.
     """
     checkpoint = _loaded(checkpoint)
     queries, known = _encode(checkpoint, sessions, mask_seen)
@@ -62,7 +76,7 @@ def recommend(
         left_out = f" less the {seen} that one session holds" if seen else ""
         raise ValueError(f"k={k}: this checkpoint can recommend 1 to {n - seen} items ({n} known{left_out})")
     items, scores = top_items(checkpoint.model, queries, k=k)
-    return Recommendations(checkpoint.vocabulary.decode(items), scores, **known)
+    return Recommendations(checkpoint.vocabulary.decode(items), scores, **known, vocabulary=checkpoint.vocabulary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +94,61 @@ class Evaluation:
     unknown: int
 
 
-def evaluate(checkpoint: Checkpoint | str | Path, sessions: Sessions, *, mask_seen: bool | None = None) -> Evaluation:
+def evaluate(
+    checkpoint: Checkpoint | str | Path,
+    sessions: Sessions | Sequence[Sequence[int]] | Sequence[Sequence[str]],
+    labels: Sequence[int] | Sequence[str] | None = None,
+    *,
+    mask_seen: bool | None = None,
+) -> Evaluation:
     """Rank each session's label among the whole catalogue; `mask_seen` as in `recommend`.
 
-    Raises CheckpointError, ValueError for sessions without labels.
+    labels: the next item of each session, for lists of ids or names; `Sessions` have their own.
+    Raises CheckpointError, DataError as `recommend` does, ValueError for sessions without labels.
     """
+    checkpoint = _loaded(checkpoint)
+    if not isinstance(sessions, Sessions):
+        sessions = to_sessions(checkpoint.vocabulary, sessions, labels)
+    elif labels is not None:
+        raise ValueError("these sessions have labels of their own; pass labels only with lists")
     if sessions.labels is None:
         raise ValueError("these sessions have no labels to evaluate against")
-    checkpoint = _loaded(checkpoint)
     queries, known = _encode(checkpoint, sessions, mask_seen)
     ranks = rank_labels(checkpoint.model, queries)
     return Evaluation(summarize(ranks), ranks, float(np.mean(queries.labels > 0)), **known)
+
+
+def to_sessions(
+    vocabulary: Vocabulary,
+    lists: Sequence[Sequence[int]] | Sequence[Sequence[str]],
+    labels: Sequence[int] | Sequence[str] | None = None,
+    *,
+    source: str | Path = "sessions",
+) -> Sessions:
+    """Lists of raw ids or of names as Sessions of raw ids, with -1 for a name that the vocabulary does not know.
+
+    source: the file of the lists, for the message. Raises DataError for a mixture, labels that do not fit the lists,
+    and names that are not ids if the vocabulary has no names.
+    """
+    flat, lengths = flatten(lists)
+    labels = None if labels is None else list(labels)
+    if labels is not None and len(labels) != len(lists):
+        raise DataError(source, None, f"{len(labels)} labels do not fit {len(lists)} sessions")
+    cells = flat + (labels or [])
+    n_names = sum(isinstance(cell, str) for cell in cells)
+    if not n_names:
+        return Sessions.from_lists(lists, labels)
+    if n_names < len(cells):
+        name = next(cell for cell in cells if isinstance(cell, str))
+        other = next(cell for cell in cells if not isinstance(cell, str))
+        both = f"the name {short(name)} and {reprlib.repr(other)}, which is no name"
+        raise DataError(source, None, f"has {both}; give non-negative integers (ids) only, or names only")
+    ids = vocabulary.ids_of(cells)
+    if vocabulary.names is None and (ids < 0).any():
+        name = short(cells[int((ids < 0).argmax())])
+        remedy = "give ids, or train it again from a folder with items.csv, as dataset/convert.py writes it"
+        raise DataError(source, None, f"has the name {name}, but the checkpoint knows its items by id only; {remedy}")
+    return Sessions(ids[: len(flat)], offsets_of(lengths), None if labels is None else ids[len(flat) :])
 
 
 def _loaded(checkpoint: Checkpoint | str | Path) -> Checkpoint:
@@ -100,7 +158,7 @@ def _loaded(checkpoint: Checkpoint | str | Path) -> Checkpoint:
 def _encode(checkpoint: Checkpoint, sessions, mask_seen: bool | None) -> tuple[Queries, dict[str, int]]:
     """The sessions as queries to the checkpoint's model, and how many of them it knows."""
     if not isinstance(sessions, Sessions):
-        sessions = Sessions.from_lists(sessions)
+        sessions = to_sessions(checkpoint.vocabulary, sessions)
     encoded = checkpoint.vocabulary.encode_sessions(sessions)
     unknown = int((encoded.lengths == 0).sum())
     known = int((encoded.lengths == sessions.lengths).sum() - (sessions.lengths == 0).sum())
@@ -117,29 +175,47 @@ def _most_items(sessions: Sessions) -> int:
 
 def write_recommendations(
     path: str | Path,
-    sessions: Sessions,
+    sessions: Sessions | Sequence[Sequence[str]],
     recommendations: Recommendations,
     *,
     scores: bool = False,
     names: dict[int, str] | None = None,
+    users: Sequence[str] | None = None,
 ) -> None:
-    """Write `session,predict[,scores]`, one row a session in the given order, atomically.
+    """Write `[user,]session,predict[,scores]`, one row a session in the given order, atomically.
 
-    names: item id -> name in the log (`dataset.files.read_items`); both columns are then JSON lists of names,
-    with the id itself if it has no name.
+    Where the checkpoint has names, both lists are JSON lists of names; otherwise they are lists of ids.
+    sessions: ids, or lists of names. names: item id -> name (`dataset.files.read_items`), used before the names of the
+    checkpoint; an id without a name is written as text. users: the first column.
     """
+    vocabulary = recommendations.vocabulary
+    has_names = names is not None or vocabulary.names is not None
+    if not isinstance(sessions, Sessions) and not has_names:
+        sessions = to_sessions(vocabulary, sessions)
 
-    def cell(ids: np.ndarray) -> list[int] | str:
-        if names is None:
-            return ids.tolist()
-        return json.dumps([names.get(i, i) for i in ids.tolist()], ensure_ascii=False)
+    def cells_of(ids: np.ndarray, bounds: np.ndarray) -> Iterator[str]:
+        items = ids.tolist()
+        if has_names:
+            items = vocabulary.names_of(ids)
+            if names is not None:
+                items = [names.get(item, name) for item, name in zip(ids.tolist(), items, strict=True)]
+        lists = (items[start:stop] for start, stop in pairwise(bounds.tolist()))
+        return (json.dumps(names, ensure_ascii=False) for names in lists)
 
-    with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["session", "predict"] + ["scores"] * scores)
-        bounds = zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True)
-        for row, (start, stop) in enumerate(bounds):
-            cells = [cell(sessions.items[start:stop]), cell(recommendations.items[row])]
-            if scores:
-                cells.append([float(f"{score:.6g}") for score in recommendations.scores[row].tolist()])
-            writer.writerow(cells)
+    if isinstance(sessions, Sessions):
+        session_cells = cells_of(sessions.items, sessions.offsets)
+    else:
+        session_cells = (json.dumps([*session], ensure_ascii=False) for session in sessions)
+    n, k = recommendations.items.shape
+    if len(sessions) != n:
+        raise ValueError(f"recommendations for {n} sessions do not fit {len(sessions)} sessions")
+    columns = {"session": session_cells, "predict": cells_of(recommendations.items.ravel(), k * np.arange(n + 1))}
+    if users is not None:
+        columns = {"user": users, **columns}
+    if scores:
+        rows = recommendations.scores.tolist()
+        columns["scores"] = (str([float(f"{score:.6g}") for score in row]) for row in rows)
+    # Half a character, which UTF-8 cannot have, is written as JSON does.
+    with replacing(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.write(",".join(columns) + "\n")
+        file.writelines(",".join(map(quote_cell, cells)) + "\n" for cells in zip(*columns.values(), strict=True))

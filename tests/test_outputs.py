@@ -105,7 +105,7 @@ def run_train(folder, output, *options):
 
 @pytest.mark.parametrize("name", ["train_sessions.csv", "test_sessions.csv", "items.csv"])
 def test_the_metrics_do_not_replace_the_data(name, folder, tmp_path, capsys):
-    (folder / "items.csv").write_text("id,item\n")
+    (folder / "items.csv").write_text("id,item\n" + "".join(f"{i},name {i}\n" for i in range(1000)))
     before = (folder / name).read_bytes()
     assert run_train(folder, tmp_path / "x.safetensors", "--json", folder / name) == 1
     assert "would replace an input file" in capsys.readouterr().err

@@ -230,7 +230,8 @@ def test_evaluation_without_labels_names_the_column(trained, tmp_path, capsys):
         ([], "--sessions --evaluate is required"),
         (["--sessions", "in.csv", "--output", "x.csv", "--evaluate", "in.csv"], "not allowed with"),
         (["--sessions", "in.csv", "--output", "x.csv", "--k", "many"], "invalid int value"),
-        (["--evaluate", "in.csv", "--items", "n.csv"], "--items go with --sessions"),
+        (["--evaluate", "in.csv", "--items", "n.csv"], "--items, --columns, --time-unit and --gap go with --sessions"),
+        (["--evaluate", "in.csv", "--gap", "3"], "--items, --columns, --time-unit and --gap go with --sessions"),
     ],
 )
 def test_wrong_arguments_are_usage_errors(arguments, words, capsys):

@@ -87,10 +87,10 @@ def convert(
     name = logs[0].path
     _check_targets(logs, targets)
     interactions = read_interactions(logs)
-    _check_times_exist(name, interactions, options)
+    check_times_exist(name, interactions, options)
     n_interactions, n_users, names = len(interactions.user), len(interactions.users), interactions.items
     sessions = sort_into_sessions(interactions, options.gap)
-    notes = (*interactions.notes, *_check_times(interactions, sessions, options))
+    notes = (*interactions.notes, *check_times(interactions, sessions, options))
     del interactions
     sessions, dropped = filter_sessions(sessions, options)
     if not len(sessions.item):
@@ -150,14 +150,14 @@ def _check_targets(logs: list[Log], targets: list[Path]) -> None:
         raise ConvertError(f"{replaced[0]}: the output would replace this log; choose another output folder")
 
 
-def _check_times_exist(path: Path, interactions: Interactions, options: ConvertOptions) -> None:
+def check_times_exist(path: Path, interactions: Interactions, options: ConvertOptions) -> None:
     """Raise ConvertError for an option that needs times if the log has none."""
     wanted = [f"--split {options.split}"] * (options.split == "time") + ["--gap"] * (options.gap is not None)
     if wanted and not interactions.has_time:
         raise ConvertError(f"{path}: the log has no times, which {wanted[0]} needs; omit it, or name their column")
 
 
-def _check_times(interactions: Interactions, log: SessionLog, options: ConvertOptions) -> list[str]:
+def check_times(interactions: Interactions, log: SessionLog, options: ConvertOptions) -> list[str]:
     """A warning if the times of the log cannot be right. Interactions in one row have the same time by nature."""
     if interactions.session is not None or not interactions.has_time:
         return []

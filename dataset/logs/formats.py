@@ -177,6 +177,11 @@ def find_columns(path: str | Path, names: list[str], columns: str | None = None)
     return found
 
 
+def names_items(names: list[str]) -> bool:
+    """Whether a header has a column for the items of a log."""
+    return not {*map(_normalize, names)}.isdisjoint(COLUMNS["item"] + COLUMNS["history"])
+
+
 # --------------------------------------------------------------------------------------------------
 # Logs without a header: each function returns the names of the columns if the rows look like its format
 

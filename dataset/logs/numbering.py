@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from dataset.files import read_items
+from dataset.files import quote_cell, read_items
 from dataset.logs.opening import ConvertError
 from dataset.logs.read_log import are_integers
 from dataset.logs.sessionize import SessionLog
@@ -41,13 +40,9 @@ def number_items(
 
 def read_numbering(path: str | Path) -> dict[str, int]:
     """Item name -> id, from an `items.csv`. Raises DataError or ConvertError."""
-    numbers = read_items(path)
-    names = {name: number for number, name in numbers.items()}
+    names = {name: number for number, name in read_items(path).items()}
     if not names:
         raise ConvertError(f"{path}: has no items; name the items.csv of an earlier conversion")
-    for number, name in numbers.items():
-        if names[name] != number:
-            raise ConvertError(f"{path}: the item {name!r} has two ids, {number} and {names[name]}; remove one")
     return names
 
 
@@ -62,11 +57,7 @@ def _new_ids(known: dict[str, int], new: list[str], path: str | Path) -> list[in
 
 
 def write_items(path: str | Path, rows: list[tuple]) -> None:
-    """Write `items.csv`. A name with a carriage return is quoted; the csv module leaves it as it is before 3.13."""
+    """Write `items.csv`."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write("id,item\n")
-        file.writelines(f"{number},{_quote(name)}\n" for number, name in rows)
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"' if re.search(r'[",\r\n]', name) else name
+        file.writelines(f"{number},{quote_cell(name)}\n" for number, name in rows)

@@ -113,6 +113,11 @@ def filter_sessions(log: SessionLog, options: ConvertOptions) -> tuple[SessionLo
     return log, dropped
 
 
+def drop_repeats(log: SessionLog) -> SessionLog:
+    """Keep only the first occurrence of each item in its session."""
+    return log.take(_first_occurrences(log))
+
+
 def hold_out(log: SessionLog, options: ConvertOptions) -> np.ndarray:
     """(S,) bool: whether a session is a test session, according to `options.split`.
 

@@ -189,6 +189,7 @@ def test_item_names_are_read(tmp_path):
         ("id,item\n1,a\n1,b\n", 3, "must have an id that no other row has"),
         ("id,item\n1,a,b\n", 2, "must have an id that no other row has"),
         ("id,item\n-1,a\n", 2, "must have an id that no other row has"),
+        ("id,item\n1,a\n2,b\n3,a\n", 4, "the item 'a' has two ids, 1 and 3"),
         ('id,item\n1,"a\n', 2, "is not valid CSV, or is incomplete"),
     ],
 )

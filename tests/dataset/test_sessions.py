@@ -56,7 +56,7 @@ def test_operations_keep_n_items():
 def test_sessions_from_lists_refuse_invalid_ids(bad):
     with pytest.raises(DataError, match="non-negative integers"):
         Sessions.from_lists([[bad]])
-    with pytest.raises(DataError, match="each session must be a list of ids"):
+    with pytest.raises(DataError, match="each session must be a list of items"):
         Sessions.from_lists([1, 2])
 
 

@@ -1,6 +1,7 @@
 """Runs of baselines: by recipe, by train.py, on all rows, and compared with the saved runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_a_checkpoint_of_all_rows_is_found_again(tmp_path, monkeypatch):
     assert find_pretrained(dataset, "SKNN", 1) is not None
     arguments["k"] = 8  # as `experiments.tune --write` can do
     assert find_pretrained(dataset, "SKNN") is None
+
+
+def test_a_checkpoint_of_the_same_files_with_other_names_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+    named = replace(load_dataset(ROOT / "dataset" / "Demo"), names={item: f"sku-{item}" for item in range(5000)})
+    get_pretrained(named, "Popularity")
+    assert find_pretrained(named, "Popularity") is not None
+    other = named.names | {1505: "sku-0"}
+    for names in (None, other, dict.fromkeys(range(1000), "x")):
+        assert find_pretrained(replace(named, names=names), "Popularity") is None
+    # A numbering that was continued: the same items, and new ones.
+    assert find_pretrained(replace(named, names=named.names | {9999: "new"}), "Popularity") is not None
 
 
 # --------------------------------------------------------------------------------------------------

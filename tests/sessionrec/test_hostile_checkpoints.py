@@ -14,7 +14,14 @@ from dataset.files import ROOT
 from models import build_model
 from models.Ensemble import MOST_MEMBERS, Ensemble
 from process_data import Sessions, Vocabulary
-from sessionrec.checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_header, write_checkpoint
+from sessionrec.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    read_header,
+    read_names,
+    write_checkpoint,
+)
 
 N_ITEMS = 5
 POPULARITY = np.array([0, 3, 1, 4, 1, 5])
@@ -30,9 +37,10 @@ def baseline(name):
     return build_model(name, n_items=N_ITEMS).fit(ROWS, POPULARITY)
 
 
-def save(path, model, **options):
+def save(path, model, names=None, **options):
     header = {"model": model.name, "arguments": model.arguments, "mask_seen": True}
-    write_checkpoint(path, Checkpoint(model, Vocabulary(np.arange(10, 60, 10)), POPULARITY, header), **options)
+    vocabulary = Vocabulary(np.arange(10, 60, 10), names)
+    write_checkpoint(path, Checkpoint(model, vocabulary, POPULARITY, header), **options)
     return path
 
 
@@ -138,6 +146,63 @@ def test_tensors_of_the_wrong_shape_type_or_value(tensors, reason, tmp_path):
     path = save(tmp_path / "x.safetensors", neural())
     rewrite(path, tensors)
     assert_refused(path, reason)
+
+
+def test_names_are_saved_and_loaded(tmp_path):
+    names = ("a", "=ü, \n", "", "b" * 5000, "\U0001f600\0")
+    path = save(tmp_path / "x.safetensors", neural(), names=names, compact=True)
+    assert load_checkpoint(path).vocabulary.names == names
+    assert read_names(path) == dict(zip(range(10, 60, 10), names, strict=True))
+    save(path, neural())
+    assert load_checkpoint(path).vocabulary.names is None is read_names(path)
+    assert not {"item_names", "item_name_ends"} & {*load_file(path)}
+
+
+def text(content):
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+NAMES = "its item names are not bytes and the end of each name"
+WRONG_NAMES = [
+    ({"item_name_ends": torch.tensor([1, 2, 3, 4, 6])}, NAMES),
+    ({"item_name_ends": torch.tensor([1, 2, 3, 4, 4])}, NAMES),
+    ({"item_name_ends": torch.tensor([1, 3, 2, 4, 5])}, NAMES),
+    ({"item_name_ends": torch.tensor([-1, 2, 3, 4, 5])}, NAMES),
+    ({"item_name_ends": torch.tensor([2**62, 2, 3, 4, 5])}, NAMES),
+    ({"item_name_ends": torch.tensor([1.0, 2, 3, 4, 5])}, NAMES),
+    ({"item_name_ends": torch.tensor([1, 2, 3, 4, 5], dtype=torch.int32)}, NAMES),
+    ({"item_name_ends": torch.tensor([[1, 2, 3, 4, 5]])}, NAMES),
+    ({"item_name_ends": torch.tensor(5)}, NAMES),
+    ({"item_name_ends": torch.tensor([], dtype=torch.int64)}, NAMES),
+    ({"item_name_ends": torch.tensor([1, 2, 3, 5])}, "4 names do not fit 5 items"),
+    ({"item_name_ends": torch.tensor([1, 2, 3, 4, 5, 5])}, "6 names do not fit 5 items"),
+    ({"item_names": text(b"abcd")}, NAMES),
+    ({"item_names": text(b"abcdef")}, NAMES),
+    ({"item_names": torch.arange(5)}, NAMES),
+    ({"item_names": torch.tensor(3, dtype=torch.uint8)}, NAMES),
+    ({"item_names": text(b"abca\x00")}, "two items have the name 'a'"),
+    ({"item_names": text(b"abc\xff\xfe")}, "its item names are not UTF-8 text"),
+    ({"item_names": text(b"abc\xc3\xbc")}, "its item names are not UTF-8 text"),  # a name ends within a character
+    ({"item_names": text(b"abc\xed\xa0")}, "its item names are not UTF-8 text"),
+]
+
+
+@pytest.mark.parametrize(("tensors", "reason"), WRONG_NAMES)
+def test_names_that_do_not_fit(tensors, reason, tmp_path):
+    path = save(tmp_path / "x.safetensors", neural(), names=[*"abcde"])
+    rewrite(path, tensors)
+    assert_refused(path, reason)
+    with pytest.raises(CheckpointError):
+        read_names(path)
+
+
+def test_one_tensor_of_names_without_the_other(tmp_path):
+    for missing in ("item_names", "item_name_ends"):
+        path = save(tmp_path / "x.safetensors", neural(), names=[*"abcde"])
+        tensors = load_file(path)
+        del tensors[missing]
+        save_file(tensors, path, metadata={"header": json.dumps(read_header(path))})
+        assert_refused(path, NAMES)
 
 
 def test_scales_of_another_shape_are_not_multiplied_out(tmp_path):

@@ -41,10 +41,13 @@ TABLE = [
 BY_POPULARITY = [90, 7, 0, 40, 41]  # they occur 9, 5, 3, 3, 0 times; ties by the lower id
 
 
-def hand_made(mask_seen=True):
+def hand_made(mask_seen=True, names=None):
     """A checkpoint whose recommendations follow from TABLE."""
-    popularity = np.array([0, 3, 5, 3, 0, 9])
-    return Checkpoint(Table(TABLE), Vocabulary(np.array([0, 7, 40, 41, 90])), popularity, {"mask_seen": mask_seen})
+    popularity, vocabulary = np.array([0, 3, 5, 3, 0, 9]), Vocabulary(np.array([0, 7, 40, 41, 90]), names)
+    return Checkpoint(Table(TABLE), vocabulary, popularity, {"mask_seen": mask_seen})
+
+
+NAMES = ["=pen", "ink", "pad", "40", "ü, x"]  # of 0, 7, 40, 41 and 90
 
 
 def items_for(*sessions, k=2, checkpoint=None, **options):
@@ -105,7 +108,7 @@ def test_an_empty_list_of_sessions_is_accepted():
         assert str(found).startswith("0 sessions")
 
 
-@pytest.mark.parametrize("wrong", [[[-1]], [[1.5]], [["7"]], [[2**63]]])
+@pytest.mark.parametrize("wrong", [[[-1]], [[1.5]], [[b"7"]], [[2**63]]])
 def test_invalid_ids_are_refused(wrong):
     with pytest.raises(DataError, match="non-negative integers"):
         recommend(hand_made(), wrong)
@@ -127,6 +130,66 @@ def test_an_item_that_was_seen_twice_is_counted_once():
     assert items_for([7, 7, 7, 7, 7, 7], k=4) == [[0, 90, 41, 40]]
     with pytest.raises(ValueError, match="1 to 3 items"):
         items_for([7, 40, 7, 40], [0, 0], k=4)
+
+
+# --------------------------------------------------------------------------------------------------
+# Names
+
+
+def test_names_go_in_and_come_out():
+    named = hand_made(names=NAMES)
+    by_id, by_name = [[0], [7, 40], [90]], [["=pen"], ["ink", "pad"], ["ü, x"]]
+    for sessions in (by_id, by_name, [np.array(session) for session in by_name]):
+        found = recommend(named, sessions, 2)
+        assert found.items.tolist() == [[90, 41], [41, 90], [41, 40]]
+        assert found.names == [["ü, x", "40"], ["40", "ü, x"], ["40", "pad"]]
+    # "40" is the name of item 41, and 40 is the id of the item "pad".
+    assert recommend(named, [["40"], ["pad"]], 1, mask_seen=False).names == [["40"], ["pad"]]
+    assert recommend(named, [[40]], 1, mask_seen=False).names == [["pad"]]
+
+
+def test_names_that_the_checkpoint_does_not_know_are_unknown_items():
+    found = recommend(hand_made(names=NAMES), [["ink", "cap", "pad"], ["cap", "0"], ["ink"]], 2)
+    assert found.items.tolist() == [[41, 90], [90, 7], [0, 90]]
+    assert (found.known, found.partly_known, found.unknown) == (1, 1, 1)
+    assert recommend(hand_made(names=NAMES), [], 2).names == []
+
+
+def test_without_names_decimal_text_is_an_id():
+    found = recommend(hand_made(), [["7", "40"], ["8"]], 2)
+    assert found.items.tolist() == items_for([7, 40], [8])
+    assert found.names == [["41", "90"], ["90", "7"]]
+    for name in ("pen", "07", "7.0", "-1", ""):
+        with pytest.raises(DataError, match=f"sessions: has the name '{name}', but the checkpoint knows its items by"):
+            recommend(hand_made(), [["7"], ["40", name]], 2)
+
+
+@pytest.mark.parametrize("sessions", [[["ink", 7]], [["ink"], [7]], [["ink", None]], [["ink", 1.5]], [[["ink"]]]])
+def test_a_mixture_of_names_and_ids_is_refused(sessions):
+    with pytest.raises(DataError, match=r"has the name 'ink' and .*, which is no name; give|must be non-negative int"):
+        recommend(hand_made(names=NAMES), sessions, 2)
+
+
+@pytest.mark.parametrize("sessions", ["ink", ["ink", "pad"], [b"ink"], [None]])
+def test_text_is_no_list_of_names(sessions):
+    with pytest.raises(DataError, match="each session must be a list of items"):
+        recommend(hand_made(names=NAMES), sessions, 2)
+
+
+def test_evaluation_takes_names():
+    named, sessions = hand_made(names=NAMES), [["=pen"], ["ink", "pad"], ["cap"], ["ink"]]
+    result = evaluate(named, sessions, ["ü, x", "=pen", "pad", "cap"])
+    assert result.ranks.tolist() == [1, 3, 4, 6] and result.coverage == 3 / 4
+    assert (result.known, result.unknown) == (3, 1)
+    assert evaluate(named, [[0], [7, 40]], [90, 0]).ranks.tolist() == [1, 3]
+    with pytest.raises(DataError, match="2 labels do not fit 1 sessions"):
+        evaluate(named, [["ink"]], ["pad", "pad"])
+    with pytest.raises(DataError, match="has the name 'ink' and 7, which is no name"):
+        evaluate(named, [["ink"]], [7])
+    with pytest.raises(ValueError, match="no labels"):
+        evaluate(named, [["ink"]])
+    with pytest.raises(ValueError, match="labels of their own"):
+        evaluate(named, Sessions.from_lists([[7]], [0]), [0])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -289,16 +352,41 @@ def test_the_file_with_item_names(tmp_path):
     names = {7: 'a "b"', 8: "ü, x", 41: "=cmd()", 40: "d"}  # 0 and 90 have no name
     write_recommendations(path, sessions, recommend(hand_made(), sessions, 2), names=names)
     assert read_rows(path) == [
-        {"session": ['a "b"', "ü, x"], "predict": [0, 90]},
-        {"session": [90], "predict": ["=cmd()", "d"]},
+        {"session": ['a "b"', "ü, x"], "predict": ["0", "90"]},
+        {"session": ["90"], "predict": ["=cmd()", "d"]},
     ]
+
+
+def test_the_file_has_the_names_of_the_checkpoint(tmp_path):
+    path, named = tmp_path / "x.csv", hand_made(names=NAMES)
+    sessions = Sessions.from_lists([[7, 8], [90]])
+    found = recommend(named, sessions, 2)
+    write_recommendations(path, sessions, found, scores=True)
+    text = 'session,predict,scores\n"[""ink"", ""8""]","[""=pen"", ""ü, x""]","[5.0, 3.0]"\n'
+    assert path.read_text(encoding="utf-8") == text + '"[""ü, x""]","[""40"", ""pad""]","[8.0, 6.0]"\n'
+    write_recommendations(path, sessions, found, names={8: "cap"})
+    assert read_rows(path)[0] == {"session": ["ink", "cap"], "predict": ["=pen", "ü, x"]}
+    lists = [["ink", "\ud800"], ["ü, x"]]  # half a character, as JSON allows it
+    write_recommendations(path, lists, recommend(named, lists, 2), users=["b\r", 'a "c"'])
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["user", "session", "predict"] and [row[0] for row in rows] == ["b\r", 'a "c"']
+    assert [json.loads(cell) for cell in rows[0][1:]] == [["ink", "\ud800"], ["=pen", "ü, x"]]
+
+
+def test_the_file_has_ids_if_there_are_no_names(tmp_path):
+    lists = [["7", "8"], ["90"]]
+    write_recommendations(tmp_path / "x.csv", lists, recommend(hand_made(), lists, 2))
+    assert (tmp_path / "x.csv").read_bytes() == b'session,predict\n"[7, 8]","[0, 90]"\n[90],"[41, 40]"\n'
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("what was there")
-    found = recommend(hand_made(), [[7]], 2)
-    with pytest.raises(IndexError):  # fails in the second row
-        write_recommendations(path, Sessions.from_lists([[7], [90]]), found)
+    found = recommend(hand_made(names=NAMES), [["ink"], ["pad"]], 2)
+    with pytest.raises(TypeError):  # fails in the second row
+        write_recommendations(path, [["ink"], [object()]], found)
+    with pytest.raises(ValueError, match="recommendations for 2 sessions do not fit 1 sessions"):
+        write_recommendations(path, [["ink"]], found)
     assert path.read_text() == "what was there"
     assert os.listdir(tmp_path) == ["x.csv"]
