@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from dataset.options import check
 from models import MODELS, Baseline, Model, build_model, member_arguments
 from process_data import Prepared, Vocabulary
 from sessionrec.custom_classes import is_custom
+from sessionrec.item_names import NAME_TENSORS, names_from_tensors, names_to_tensors
 
 FORMAT = 2  # 1 if no embedding is stored in 8 bits
 _LONGEST_HEADER = 2**22
@@ -89,7 +89,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 def read_names(path: str | Path) -> dict[int, str] | None:
     """Item id -> name of a checkpoint, None if it has no names. The model is not read. Raises CheckpointError."""
     with _opened(path) as file:
-        keys = {"item_ids", "popularity", *_NAMES} & {*file.keys()}
+        keys = {"item_ids", "popularity", *NAME_TENSORS} & {*file.keys()}
         vocabulary, _ = _items_of({key: file.get_tensor(key) for key in keys})
     if vocabulary.names is None:
         return None
@@ -200,7 +200,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, compact: bool 
         }
     tensors["item_ids"] = torch.as_tensor(checkpoint.vocabulary.item_ids)
     tensors["popularity"] = torch.as_tensor(checkpoint.popularity)
-    tensors |= _names_as_tensors(checkpoint.vocabulary)
+    tensors |= names_to_tensors(checkpoint.vocabulary.names)
     custom = sorted({m.name for m in getattr(model, "members", [model]) if is_custom(m)})
     header = {"format": version, **checkpoint.header} | ({"custom_classes": custom} if custom else {})
     try:
@@ -263,40 +263,7 @@ def _items_of(tensors: dict[str, Tensor]) -> tuple[Vocabulary, np.ndarray]:
         raise ValueError("its item ids are not in ascending order, each once and none below 0")
     if len(popularity) != len(item_ids) + 1 or (popularity < 0).any():
         raise ValueError("its popularity is not one count, of 0 or more, for the padding and each item")
-    return Vocabulary(item_ids.numpy(), _names_of(tensors)), popularity.numpy()
-
-
-# The names of the items, one after another in UTF-8, and the end of each.
-_NAMES = ("item_names", "item_name_ends")
-
-
-def _names_as_tensors(vocabulary: Vocabulary) -> dict[str, Tensor]:
-    if vocabulary.names is None:
-        return {}
-    names = [name.encode() for name in vocabulary.names]
-    ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-    text = np.frombuffer(b"".join(names), np.uint8).copy()  # torch wants memory that may be written to
-    return dict(zip(_NAMES, map(torch.as_tensor, (text, ends)), strict=True))
-
-
-def _names_of(tensors: dict[str, Tensor]) -> list[str] | None:
-    """The names in a file, None if it has none. Whether they fit the items is checked by `Vocabulary`."""
-    text, ends = map(tensors.get, _NAMES)
-    if text is None and ends is None:
-        return None
-    problem = "its item names are not bytes and the end of each name"
-    if text is None or ends is None or text.dim() != 1 or ends.dim() != 1:
-        raise ValueError(problem)
-    if text.dtype != torch.uint8 or ends.dtype != torch.int64 or not len(ends):
-        raise ValueError(problem)
-    bounds = [0, *ends.tolist()]
-    if bounds[-1] != len(text) or bounds[1] < 0 or (ends[1:] < ends[:-1]).any():
-        raise ValueError(problem)
-    content = text.numpy().tobytes()
-    try:
-        return [content[start:end].decode() for start, end in pairwise(bounds)]
-    except UnicodeDecodeError:
-        raise ValueError("its item names are not UTF-8 text") from None
+    return Vocabulary(item_ids.numpy(), names_from_tensors(tensors, len(item_ids))), popularity.numpy()
 
 
 def _weights_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
