@@ -19,7 +19,7 @@ from dataset.files import check_outputs
 from dataset.logs.times import UNITS
 from process_data import DataError, Sessions
 from sessionrec import distributed
-from sessionrec.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from sessionrec.checkpoint import Checkpoint, CheckpointError, ClassNeededError, load_checkpoint
 from sessionrec.device import TrainingError, pick_device
 from sessionrec.recommend import Recommendations, evaluate, recommend, write_recommendations
 from sessionrec.session_input import SessionInput, name_items, read_input, read_labelled
@@ -70,6 +70,11 @@ def main(argv: list[str] | None = None) -> int:
             _print_evaluation(checkpoint, given.sessions, args)
             return 0
         found = _write_recommendations(checkpoint, args, log_options)
+    except ClassNeededError as error:
+        call = "recommend" if args.sessions else "evaluate"
+        remedy = f"the command line cannot pass a class, so call {call} from Python"
+        print(f"recommend.py: {error}; {remedy} (docs/adding_a_model.md)", file=sys.stderr)
+        return 1
     except (DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"recommend.py: {error}", file=sys.stderr)
         return 1

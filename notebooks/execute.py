@@ -1,6 +1,7 @@
 """Execute notebooks in place, from top to bottom: `make notebooks NOTEBOOK=2_NARM` (default: all of them).
 
-Live progress bars, which are blank when nothing runs, and the marks of the run are not kept.
+Live progress bars, which are blank when nothing runs, and the marks of the run are not kept. Of a widget only its
+text is kept.
 """
 
 import sys
@@ -20,12 +21,15 @@ def execute(path: Path, **parameters) -> None:
 
 
 def clean(notebook) -> None:
-    """Remove run marks and widget outputs."""
+    """Remove run marks and widgets: of a cell's value the text stays, while progress bars are dropped."""
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    widget = "application/vnd.jupyter.widget-view+json"
     for cell in notebook.cells:
         cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
         if cell.cell_type == "code":
-            widget = "application/vnd.jupyter.widget-view+json"
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.data.pop(widget, None)
             cell.outputs = [output for output in cell.outputs if widget not in output.get("data", {})]
 
 

@@ -53,34 +53,72 @@ def plot_attention(weights: np.ndarray, items: Sequence[int], *, step_names: Seq
 
 
 def plot_recommendations(
-    items: Sequence[int],
+    items: Sequence[int | str],
     scores: Sequence[float],
-    session: Sequence[int],
+    session: Sequence[int | str],
     attention: np.ndarray | None = None,
     *,
     title: str = "",
+    popular: bool = False,
 ) -> Figure:
-    """Plot the k recommended items (k,) with their scores (k,), best first, and the attention (L,) if given.
+    """Plot the k recommended items (k,) with their scores (k,), best first, and the attention if given.
 
-    session (L,): the items that the recommendations follow.
+    items, session (L,): ids or names; long names are shortened in the middle. attention (A,): the weights of the
+    session's last A items.
+    popular: the items are the most popular ones, because no item of the session is known. Their scores are then the
+    numbers of times that they occur in training.
     """
-    panels = [([f"item {item}" for item in items], scores, "score")]
+    panels = {"scores": (list(map(_label, items)), scores, "occurrences in training" if popular else "score")}
     if attention is not None:
-        steps = [f"{t}. item {item}" for t, item in enumerate(session, 1)]
-        panels.append((steps, attention, "attention weight"))
-    most_rows = max(len(names) for names, *_ in panels)
-    size = (0.5 + 4 * len(panels), 0.22 * most_rows + 1.2)
-    figure, axes = style.subplots(1, len(panels), figsize=size, squeeze=False)
-    for axis, (names, values, label), colour in zip(axes[0], panels, style.COLOURS, strict=False):
-        rows = np.arange(len(names))[::-1]
-        axis.barh(rows, values, color=colour)
-        axis.set_yticks(rows, map(style.escape_math, names), fontsize=8)
-        axis.set(xlabel=label, ylim=(-0.7, len(names) - 0.3))
-        axis.locator_params(axis="x", nbins=5)
+        first = len(session) - len(attention)
+        steps = [f"{t}. {_label(item)}" for t, item in enumerate(session[first:], first + 1)]
+        panels["attention"] = (steps, attention, "attention weight")
+    # The panel with fewer rows ends above the other one's last row, so that all bars are equally thick.
+    few, most = min(panels, key=lambda p: len(panels[p][0])), max(panels, key=lambda p: len(panels[p][0]))
+    heights = [len(panels[few][0]), len(panels[most][0]) - len(panels[few][0])]
+    rows = [list(panels), [name if name == most else "." for name in panels]]
+    if heights[1] == 0:
+        rows, heights = rows[:1], heights[:1]
+    widths = [2.5 + 0.06 * max(map(len, names)) for names, *_ in panels.values()]
+    text = _recommendation_title(session, len(items), title, popular, width=int(13 * sum(widths)))
+    size = (sum(widths), 0.2 * sum(heights) + 0.8 + 0.18 * text.count("\n"))
+    figure, axes = style.mosaic(rows, figsize=size, height_ratios=heights, width_ratios=widths)
+    for (panel, (names, values, label)), colour in zip(panels.items(), style.COLOURS, strict=False):
+        axis = axes[panel]
+        bars = axis.barh(np.arange(len(names))[::-1], values, color=colour)
+        axis.set_yticks(np.arange(len(names))[::-1], map(style.escape_math, names), fontsize=8)
+        axis.set(xlabel=label, ylim=(-0.6, len(names) - 0.4))
+        axis.locator_params(axis="x", nbins=4)
         axis.grid(axis="y", visible=False)
-    text = f"{title}: the top {len(items)} after {', '.join(map(str, session))}"
-    figure.suptitle(style.escape_math(textwrap.fill(text, int(13 * size[0]))), fontsize=10)
+        # The scale is above, where the best items are.
+        axis.xaxis.set_label_position("top")
+        axis.tick_params(axis="x", bottom=False, labelbottom=False, top=True, labeltop=True)
+        axis.spines["top"].set_visible(True)
+        axis.spines["bottom"].set_visible(False)
+        if panel == "attention":
+            axis.bar_label(bars, fmt="%.2f", fontsize=8, padding=3)
+            axis.margins(x=0.25)
+    figure.suptitle(style.escape_math(text), fontsize=10)
     return figure
+
+
+def _label(item: int | str) -> str:
+    """An id as "item 7", a name as it is, both on one line and short."""
+    text = " ".join(str(item).split())
+    return style.shorten(f"item {text}" if text.isdecimal() else text)
+
+
+def _recommendation_title(session: Sequence[int | str], k: int, title: str, popular: bool, width: int) -> str:
+    """At most three lines; of a session that is too long for them, only its last items are named."""
+    names = [style.shorten(" ".join(str(item).split())) for item in session[-100:]]
+    what = f"the {k} most popular items, because these are unknown:" if popular else f"the top {k} after"
+    for start in range(len(names)):
+        left_out = len(session) - len(names) + start
+        earlier = f"{left_out} earlier item{'s' * (left_out > 1)} and " if left_out else ""
+        text = textwrap.wrap(f"{title}: {what} {earlier}{', '.join(names[start:])}", width)
+        if len(text) <= 3:
+            break
+    return "\n".join(text)
 
 
 def plot_session_graph(items: Sequence[int], A: np.ndarray, alias_inputs: Sequence[int]) -> Figure:

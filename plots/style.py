@@ -39,6 +39,22 @@ def subplots(*args, title: str = "", **options) -> tuple[Figure, Axes | np.ndarr
     return figure, axes
 
 
+def mosaic(layout: Sequence[Sequence[str]], **options) -> tuple[Figure, dict[str, Axes]]:
+    """Call `plt.subplot_mosaic` with the shared style; rows follow one another without a space."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplot_mosaic(layout, layout="constrained", **options)
+    figure.get_layout_engine().set(hspace=0, wspace=0.04)
+    return figure, axes
+
+
+def shorten(text: str, width: int = 42) -> str:
+    """Replace the middle of a longer text by an ellipsis: the ends of names are what tells variants apart."""
+    if len(text) <= width:
+        return text
+    end = width // 3
+    return f"{text[: width - end - 1]}…{text[-end:]}"
+
+
 def escape_math(text: object) -> str:
     """Escape `$`, so that matplotlib shows the text as written and does not read it as mathematics."""
     return str(text).replace("$", r"\$")

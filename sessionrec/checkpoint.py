@@ -50,6 +50,10 @@ class CheckpointError(ValueError):
     """A file that cannot be used as a checkpoint; the message names it and says why."""
 
 
+class ClassNeededError(CheckpointError):
+    """A checkpoint that is loaded only with `load_checkpoint(path, model_class=...)`; the message says which class."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A trained model, its vocabulary (with the items' names, if the dataset has them), the popularity of its items in
@@ -334,5 +338,5 @@ def _classes(path: str | Path, header: dict, model_class) -> dict[str, Callable]
             remedy = (
                 "you passed the unchanged class of models/; pass the one that was trained, copied from its notebook"
             )
-        raise CheckpointError(f"{path} holds a {name} that was defined or changed outside of models/: {remedy}")
+        raise ClassNeededError(f"{path} holds a {name} that was defined or changed outside of models/: {remedy}")
     return classes

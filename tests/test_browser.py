@@ -124,13 +124,11 @@ return [...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-
 """
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_runs_cell_by_cell(name, lab, browser):
+def run_cell_by_cell(name, lab, browser):
+    """Open a notebook and run it by Shift-Enter, as a user does."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    folder = SCREENSHOTS / Path(name).stem
-    folder.mkdir(parents=True, exist_ok=True)
     url, token = lab
     browser.get(f"{url}/lab/tree/{name}?token={token}&reset")
     idle = '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]'
@@ -145,6 +143,15 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
         wait_for(
             lambda: not any(cell["prompt"] == "[*]:" for cell in browser.execute_script(CELLS)), 600, "a cell ending"
         )
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_runs_cell_by_cell(name, lab, browser):
+    from selenium.webdriver.common.by import By
+
+    folder = SCREENSHOTS / Path(name).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    run_cell_by_cell(name, lab, browser)
     cells = browser.execute_script(CELLS)
     elements = browser.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
     for i, element in enumerate(elements):
@@ -163,27 +170,57 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
     assert all(float(bar.rstrip("%")) > 0 for bar in bars), "a progress bar never moved"
     if name[0] == "n" and name[10] in "012348":
         assert bars, "training showed no progress bar"
-    if name == "get_final_result.ipynb":
-        explore_by_keyboard(browser)
-        browser.save_screenshot(str(folder / "explorer.png"))
 
 
-def explore_by_keyboard(browser):
-    """The explorer's boxes can be used with the keyboard only."""
+EXPLORER = """
+import numpy as np
+import torch
+from models import build_model
+from process_data import Sessions, Vocabulary
+from sessionrec.checkpoint import Checkpoint
+from sessionrec.explorer import Explorable, explore
+
+names = ["<img src=x onerror=alert(1)>", "$5 off $6", "red, small", *(f"item-{i}" for i in range(40))]
+torch.manual_seed(0)
+
+def made(model, names):
+    vocabulary = Vocabulary(np.arange(len(names)), names)
+    model = build_model(model, n_items=len(names), width=8).eval()
+    return Checkpoint(model, vocabulary, np.arange(len(names) + 1), {"mask_seen": True})
+
+sessions = Sessions.from_lists([[0, 1, 2], [3, 4, 5], [0, 4]])
+shop = {"GRU4REC": made("GRU4REC", names), "NARM": made("NARM", names)}
+ids = {"SASRec": made("SASRec", [str(i) for i in range(30)])}
+explore({"<b>shop</b>": Explorable(shop, sessions, [[0, 1, 2], [3, 4, 5, 6]]),
+         "ids": Explorable(ids, sessions, [[7, 8]])}, k=10)
+"""
+
+
+def test_explorer_by_keyboard(lab, browser, project_copy):
+    """The explorer can be used with the keyboard only, and answers below the box that was typed in."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(metadata=kernel, cells=[nbformat.v4.new_code_cell(EXPLORER)])
+    nbformat.write(notebook, project_copy / "explorer.ipynb")
+    run_cell_by_cell("explorer.ipynb", lab, browser)
+    folder = SCREENSHOTS / "explorer"
+    folder.mkdir(parents=True, exist_ok=True)
     panel = ".jp-NotebookPanel:not(.lm-mod-hidden) "
-    model, session = browser.find_elements(By.CSS_SELECTOR, panel + ".widget-text input")
+    inputs = panel + ".widget-text input"
+    wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, inputs), 60, "the explorer")
+    assert not [cell["error"] for cell in browser.execute_script(CELLS) if cell["error"]]
+    dataset, model, session, append = browser.find_elements(By.CSS_SELECTOR, inputs)
 
-    def shown():
-        return browser.find_element(By.CSS_SELECTOR, panel + ".widget-image").get_attribute("src")
+    def picture():
+        return browser.find_element(By.CSS_SELECTOR, panel + ".widget-html img[src^='data:image/png']")
 
     def press(what, *keys):
-        before = shown()
+        before = picture().get_attribute("src")
         ActionChains(browser).send_keys(*keys).perform()
-        wait_for(lambda: shown() != before, 60, f"{what}: another picture")
+        wait_for(lambda: picture().get_attribute("src") != before, 60, f"{what}: another picture")
 
     def wait_taken(box, text):
         wait_for(
@@ -192,21 +229,69 @@ def explore_by_keyboard(browser):
             "the box offering all its choices again",
         )
 
+    def answer(box):
+        """The sentence in the widget below a box, once it stands there."""
+        script = "return arguments[0].closest('.widget-text').nextElementSibling.innerText"
+        text = wait_for(lambda: browser.execute_script(script, box).strip(), 60, "a sentence below the box")
+        assert picture().location["y"] > box.location["y"]
+        return text
+
+    def choices(box):
+        return browser.execute_script("return [...arguments[0].list.options].map(o => o.value)", box)
+
+    def correct(text, *keys):
+        """Delete the text, which stayed in the box, and type."""
+        ActionChains(browser).send_keys(*[Keys.BACKSPACE] * len(text), *keys).perform()
+
+    def screenshot(name):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", dataset)
+        browser.save_screenshot(str(folder / f"{name}.png"))
+
     browser.execute_script("arguments[0].scrollIntoView({block: 'start'}); arguments[0].focus()", model)
-    press("a model", "Ensemble", Keys.ENTER)
-    wait_taken(model, "Ensemble")
+    first, second = choices(session)
+    assert first == '["<img src=x onerror=alert(1)>", "$5 off $6", "red, small"]'
+    assert (model.get_attribute("placeholder"), session.get_attribute("placeholder")) == ("NARM", first)
+    assert [image.get_attribute("alt")[:17] for image in browser.find_elements(By.CSS_SELECTOR, panel + "img")] == [
+        "Recommended items"  # the picture alone: no name became an element
+    ]
+    ActionChains(browser).send_keys("gru", Keys.ENTER).perform()
+    assert answer(model) == "There is no model 'gru': choose GRU4REC."
+    assert model.get_attribute("value") == "gru"
+    screenshot("half-typed")
+    correct("gru")
+    press("a model", "GRU4REC", Keys.ENTER)
+    wait_taken(model, "GRU4REC")
+
     ActionChains(browser).send_keys(Keys.TAB).perform()
     assert browser.switch_to.active_element == session
-    choices = browser.execute_script("return [...arguments[0].list.options].map(o => o.value)", session)
-    for text in (choices[1], choices[0]):
+    for text in (second, first):
         press("an example", text, Keys.ENTER)
         wait_taken(session, text)
+    ActionChains(browser).send_keys("item-1,,", Keys.ENTER).perform()
+    assert answer(session).startswith("Type one or more items with one comma between two of them")
+    correct("item-1,,")
+    press("popular items", "<b>7</b>", Keys.ENTER)
+    assert answer(session) == "GRU4REC knows none of these items ('<b>7</b>'), so the most popular items are shown."
+    screenshot("popular")
+    correct("<b>7</b>")
+    press("good names", '["red, small", "item-2"]', Keys.ENTER)
+    wait_taken(session, '["red, small", "item-2"]')
 
-    def refused():
-        message = browser.find_elements(By.CSS_SELECTOR, panel + ".widget-html")[-1]  # after the bars' own
-        return "Type item ids" in message.text
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    assert browser.switch_to.active_element == append
+    best = choices(append)[0]
+    press("a longer session", best, Keys.ENTER)
+    wait_taken(session, f'["red, small", "item-2", "{best}"]')
+    ActionChains(browser).send_keys("nothing", Keys.ENTER).perform()
+    assert answer(append).startswith("GRU4REC knows no item 'nothing'")
+    screenshot("append")
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    assert browser.switch_to.active_element.text == "remove last"
+    press("the session as before", Keys.ENTER)
+    wait_taken(session, '["red, small", "item-2"]')
 
-    ActionChains(browser).send_keys("seven", Keys.ENTER).perform()
-    wait_for(refused, 60, "a sentence on bad ids")
-    ActionChains(browser).send_keys(*[Keys.BACKSPACE] * len("seven"), choices[1], Keys.ENTER).perform()
-    wait_for(lambda: not refused(), 60, "good ids shown again")
+    browser.execute_script("arguments[0].focus()", dataset)
+    press("another dataset", "ids", Keys.ENTER)
+    wait_taken(dataset, "ids")
+    wait_taken(session, "7, 8")
+    screenshot("dataset")

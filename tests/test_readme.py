@@ -79,6 +79,22 @@ def test_commands_and_snippets_of_docs_run(page, checkout):
     run_page(page, checkout)
 
 
+def test_commands_of_the_data_page_run(checkout):
+    """They write the Demo anew, and read back its export: as many sessions, whose items have other numbers."""
+    files = [f"{part}_sessions.csv" for part in ("train", "test")]
+    before = [(checkout / "dataset" / "Demo" / file).read_bytes() for file in files]
+    run_page(ROOT / "dataset" / "README.md", checkout)
+    assert [(checkout / "dataset" / "Demo" / file).read_bytes() for file in files] == before
+    again = [(checkout / "saved" / "Same" / file).read_bytes() for file in files]
+    assert [text.count(b"\n") for text in again] == [text.count(b"\n") for text in before] == [5355, 601]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_command_needs_a_python_that_may_not_be_there(page):
+    """Commands use the environment of `make`: a system may have no `python`, or one without the packages."""
+    assert not re.findall(r"^(?:    )?python .*|`python [^`]*`", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_readme_commands_turn_a_log_into_recommendations_with_names(checkout):
     run_page(README, checkout)
     with open(checkout / "results" / "shop.csv", newline="") as file:

@@ -12,6 +12,7 @@ import torch
 
 from dataset.files import ROOT
 from models import build_model
+from models.base import SessionModel
 from process_data import Vocabulary, load_dataset, read_sessions
 from recommend import main
 from sessionrec.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
@@ -258,3 +259,27 @@ def test_as_a_process(trained, tmp_path):
     assert done.stdout == ""
     assert done.stderr.startswith("recommend.py: missing.safetensors does not exist")
     assert len(done.stderr.splitlines()) == 1
+
+
+class Unregistered(SessionModel):
+    """A model of the user's own."""
+
+    def forward(self, x):
+        return self.embed(x)
+
+
+@pytest.mark.parametrize("option", ["--sessions", "--evaluate"])
+def test_a_model_of_ones_own_is_referred_to_python(option, tmp_path, capsys):
+    path, output = tmp_path / "own.safetensors", tmp_path / "x.csv"
+    model = Unregistered(n_items=3, width=4)
+    header = {"model": "Unregistered", "arguments": model.arguments, "mask_seen": False}
+    write_checkpoint(path, Checkpoint(model, Vocabulary([1, 2, 3]), np.zeros(4, int), header))
+    arguments = ["--checkpoint", str(path), option, str(DEMO / "test_sessions.csv")]
+    assert main([*arguments, *(["--output", str(output)] if option == "--sessions" else [])]) == 1
+    error = capsys.readouterr().err
+    assert f"load_checkpoint({str(path)!r}, model_class=Unregistered)" in error
+    call = "recommend" if option == "--sessions" else "evaluate"
+    assert error.endswith(
+        f"; the command line cannot pass a class, so call {call} from Python (docs/adding_a_model.md)\n"
+    )
+    assert not output.exists()

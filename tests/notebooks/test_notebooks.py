@@ -171,6 +171,18 @@ def test_notebook_runs_on_demo(name, project_copy):
     assert not [o for c in executed.cells for o in c.get("outputs", []) if "widget-view" in str(o.get("data", {}))]
 
 
+def test_the_text_of_a_widget_stays_and_progress_bars_go():
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    data = {"text/plain": "needs a kernel", "application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+    outputs = [nbformat.v4.new_output(kind, data=data) for kind in ("display_data", "execute_result")]
+    outputs.append(nbformat.v4.new_output("display_data", data={"text/plain": "a table"}))
+    cell = nbformat.v4.new_code_cell("explorer", outputs=outputs)
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    execute.clean(notebook)
+    assert [output.data for output in cell.outputs] == [{"text/plain": "needs a kernel"}, {"text/plain": "a table"}]
+    assert notebook.metadata == {"kernelspec": kernel, "language_info": {"name": "python"}}
+
+
 def test_an_edited_class_is_trained_saved_and_used(project_copy):
     """The edit halves the output of NARM's local encoder. Nothing else in the notebook is changed."""
     notebook = read("notebooks/2_NARM.ipynb")

@@ -1,5 +1,7 @@
 """Figures and tables of small inputs: values, names, panels and escaped text."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,6 +161,47 @@ def test_recommendations_are_drawn_best_first_beside_the_attention():
     assert scores.patches[0].get_y() > scores.patches[1].get_y()
     assert [bar.get_width() for bar in attention.patches] == [0.2, 0.3, 0.5]
     assert "a$b$: the top 2 after 1, 2, 3" in shown(figure)
+
+
+LONG = [f"Revlon Lipstick, long wear, number {i}, with SPF 15 and ${i}$ off" for i in range(150)]
+
+
+@pytest.mark.parametrize(("k", "steps"), [(1, 1), (20, 5), (5, 20), (7, 7), (100, 50)])
+def test_recommendations_stay_readable_for_long_names_and_many_items(k, steps):
+    figure = plots.plot_recommendations(LONG[:k], np.arange(k), LONG[100 : 100 + steps], np.ones(steps), title="x")
+    figure.canvas.draw()
+    assert [len(axis.patches) for axis in figure.axes] == [k, steps]
+    for axis in figure.axes:
+        assert axis.patches[0].get_window_extent().height >= 0.12 * figure.dpi  # the labels are 0.11 inches high
+        assert axis.get_window_extent().width > 1.5 * figure.dpi
+        boxes = [label.get_window_extent() for label in axis.get_yticklabels()]
+        assert all(lower.y1 <= upper.y0 for upper, lower in zip(boxes, boxes[1:], strict=False))
+        assert all(0 <= box.x0 and box.x1 <= axis.get_window_extent().x0 for box in boxes)
+    heights = [axis.patches[0].get_window_extent().height for axis in figure.axes]
+    assert heights[0] == pytest.approx(heights[1], rel=0.1)  # bars of both panels are equally thick
+    right, left = figure.axes[0].get_tightbbox().x1, figure.axes[1].get_tightbbox().x0
+    assert right < left
+    label = figure.axes[0].get_yticklabels()[0].get_text()
+    assert label == r"Revlon Lipstick, long wear,…15 and \$0\$ off"
+
+
+def test_a_long_session_has_a_title_of_three_lines_with_its_last_items():
+    figure = plots.plot_recommendations([7], [1], range(400, 440), title="x")
+    lines = figure.get_suptitle().split("\n")
+    assert len(lines) == 3 and lines[-1].endswith("438, 439")
+    left_out = int(re.match("x: the top 1 after ([0-9]+) earlier items and ", " ".join(lines))[1])
+    assert " ".join(lines).split("items and ")[1].split(", ") == [str(i) for i in range(400 + left_out, 440)]
+
+
+def test_popular_items_are_not_drawn_as_scores():
+    figure = plots.plot_recommendations([7, 8], [30, 20], ["new"], title="x", popular=True)
+    assert figure.axes[0].get_xlabel() == "occurrences in training"
+    assert figure.get_suptitle().split() == "x: the 2 most popular items, because these are unknown: new".split()
+
+
+def test_shortened_text_keeps_both_ends():
+    assert style.shorten("a" * 42) == "a" * 42
+    assert style.shorten("abcdefghijkl", 10) == "abcdef…jkl"
 
 
 def test_attention_hides_later_items():
