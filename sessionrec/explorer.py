@@ -138,7 +138,7 @@ class Answer:
 def answer_session(title: str, checkpoint: Checkpoint, session: Sequence[str], k: int = 20) -> Answer:
     """Recommend for a session of names (of ids, as text, where the dataset has no names), and draw the picture.
 
-    Raises ValueError if the catalogue cannot fill k.
+    Raises ValueError if the session leaves no item to recommend.
     """
     vocabulary = checkpoint.vocabulary
     ids = vocabulary.ids_of(session)
@@ -146,8 +146,10 @@ def answer_session(title: str, checkpoint: Checkpoint, session: Sequence[str], k
     known = ids[is_known].tolist()
     unknown = [name for name, flag in zip(session, is_known, strict=True) if not flag]
     found = recommend(checkpoint, [known], k)
-    items, scores = found.items[0], found.scores[0]
-    popular, attention = not known, None
+    items = np.array(found.lists[0], np.int64)
+    if not len(items):
+        raise ValueError("The session holds every item, so none is left to recommend.")
+    scores, popular, attention = found.scores[0, : len(items)], not known, None
     if popular:
         scores = checkpoint.popularity[vocabulary.encode(items)]
     else:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.files import quote_cell, replacing, short
-from dataset.options import checked
+from dataset.options import Size, checked
 from dataset.sessions import flatten, offsets_of
 from metrics import summarize
 from process_data import DataError, Queries, Sessions, Vocabulary
@@ -29,13 +29,19 @@ from sessionrec.scoring import rank_labels, top_items
 
 @dataclass(frozen=True, eq=False)
 class Recommendations:
-    """items (Q, k) raw ids, best first, and their scores (Q, k); how many sessions were known.
+    """items (Q, K) raw ids, best first, and their scores (Q, K); how many sessions were known.
 
+    K is k, or the number of items that the checkpoint knows if that is less. Where a session leaves fewer items to
+    recommend, its row ends with the id -1 and the score NaN; `lists` has the rows without this padding.
+    popular (Q,) bool: the session has no known item, so its row holds the most popular items. Their scores are their
+    shares of the training interactions, which do not compare with the scores of a model.
     vocabulary: that of the checkpoint.
     """
 
     items: np.ndarray
     scores: np.ndarray
+    popular: np.ndarray
+    k: int
     known: int
     partly_known: int
     unknown: int
@@ -43,21 +49,35 @@ class Recommendations:
 
     @cached_property
     def names(self) -> list[list[str]]:
-        """The names of `items`, Q lists; the ids as text if the checkpoint has no names."""
-        return self.vocabulary.names_of(self.items)
+        """The names of `lists`; the ids as text if the checkpoint has no names."""
+        flat = self.vocabulary.names_of(self.items[self.items >= 0])
+        return [flat[start:stop] for start, stop in pairwise(offsets_of(self.lengths).tolist())]
+
+    @property
+    def lists(self) -> list[list[int]]:
+        """The raw ids of each session, best first; a list may be shorter than k."""
+        return [row[:length].tolist() for row, length in zip(self.items, self.lengths, strict=True)]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(Q,) items in each session's list."""
+        return (self.items >= 0).sum(1)
 
     def __str__(self) -> str:
-        return (
+        counts = (
             f"{len(self.items)} sessions: {self.known} known, {self.partly_known} partly known, "
             f"{self.unknown} not known at all (popular items instead)"
         )
+        if n := int((self.lengths < self.k).sum()):
+            counts += f"; {n} with fewer than {self.k} items, because there are no more to recommend"
+        return counts
 
 
 @checked
 def recommend(
     checkpoint: Checkpoint | str | Path,
     sessions: Sessions | Sequence[Sequence[int]] | Sequence[Sequence[str]],
-    k: int = 20,
+    k: Size = 20,
     *,
     mask_seen: bool | None = None,
 ) -> Recommendations:
@@ -65,18 +85,22 @@ def recommend(
 
     The model reads the items of a session that it knows; if it knows none, the most popular items are
     recommended. mask_seen: leave out the session's own items; None decides as for the training data (they are
-    left out if no training session repeats an item).
+    left out if no training session repeats an item). A list is shorter than k if the catalogue, less the items that
+    are left out, has fewer items; the other lists stay as long as they can be.
     Raises CheckpointError, DataError (something else than ids or names, names for a checkpoint without names),
-    ValueError for a k that the catalogue cannot fill.
+    ValueError for a k below 1.
     """
     checkpoint = _loaded(checkpoint)
     queries, known = _encode(checkpoint, sessions, mask_seen)
-    n, seen = len(checkpoint.vocabulary), _most_items(queries) if queries.mask_seen else 0
-    if not 1 <= k <= n - seen:
-        left_out = f" less the {seen} that one session holds" if seen else ""
-        raise ValueError(f"k={k}: this checkpoint can recommend 1 to {n - seen} items ({n} known{left_out})")
-    items, scores = top_items(checkpoint.model, queries, k=k)
-    return Recommendations(checkpoint.vocabulary.decode(items), scores, **known, vocabulary=checkpoint.vocabulary)
+    items, scores = top_items(checkpoint.model, queries, k=min(k, len(checkpoint.vocabulary)))
+    popular = queries.lengths == 0
+    share = checkpoint.popularity / max(1, checkpoint.popularity.sum())
+    scores[popular] = np.where(np.isfinite(scores[popular]), share[items[popular]], -np.inf)
+    masked = ~np.isfinite(scores)
+    items[masked] = 1
+    items = checkpoint.vocabulary.decode(items)
+    items[masked], scores[masked] = -1, np.nan
+    return Recommendations(items, scores, popular, k, **known, vocabulary=checkpoint.vocabulary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +191,6 @@ def _encode(checkpoint: Checkpoint, sessions, mask_seen: bool | None) -> tuple[Q
     return queries, {"known": known, "partly_known": len(sessions) - known - unknown, "unknown": unknown}
 
 
-def _most_items(sessions: Sessions) -> int:
-    """The largest number of distinct items in a session."""
-    rows, _ = np.unique(np.stack([sessions.row_of_item, sessions.items]), axis=1)
-    return int(np.bincount(rows).max(initial=0))
-
-
 def write_recommendations(
     path: str | Path,
     sessions: Sessions | Sequence[Sequence[str]],
@@ -182,7 +200,7 @@ def write_recommendations(
     names: dict[int, str] | None = None,
     users: Sequence[str] | None = None,
 ) -> None:
-    """Write `[user,]session,predict[,scores]`, one row a session in the given order, atomically.
+    """Write `[user,]session,predict[,scores]`, one row a session in the given order, atomically. Lists may be short.
 
     Where the checkpoint has names, both lists are JSON lists of names; otherwise they are lists of ids.
     sessions: ids, or lists of names. names: item id -> name (`dataset.files.read_items`), used before the names of the
@@ -206,15 +224,16 @@ def write_recommendations(
         session_cells = cells_of(sessions.items, sessions.offsets)
     else:
         session_cells = (json.dumps([*session], ensure_ascii=False) for session in sessions)
-    n, k = recommendations.items.shape
+    n = len(recommendations.items)
     if len(sessions) != n:
         raise ValueError(f"recommendations for {n} sessions do not fit {len(sessions)} sessions")
-    columns = {"session": session_cells, "predict": cells_of(recommendations.items.ravel(), k * np.arange(n + 1))}
+    kept = recommendations.items >= 0
+    columns = {"session": session_cells, "predict": cells_of(recommendations.items[kept], offsets_of(kept.sum(1)))}
     if users is not None:
         columns = {"user": users, **columns}
     if scores:
-        rows = recommendations.scores.tolist()
-        columns["scores"] = (str([float(f"{score:.6g}") for score in row]) for row in rows)
+        rows = zip(recommendations.scores, recommendations.lengths, strict=True)
+        columns["scores"] = (str([float(f"{score:.6g}") for score in row[:n].tolist()]) for row, n in rows)
     # Half a character, which UTF-8 cannot have, is written as JSON does.
     with replacing(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(",".join(columns) + "\n")

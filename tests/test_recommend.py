@@ -159,8 +159,7 @@ FAILURES = {
         ["in.csv, line 2", "which is not an item id"],
     ),
     "other column": (lambda c, s: s.write_text("sessions\n[1]\n"), [], ["line 1", "no column `session`"]),
-    "k too small": (lambda c, s: None, ["--k", "0"], ["k=0", "1 to "]),
-    "k too large": (lambda c, s: None, ["--k", "5000"], ["k=5000", "1 to "]),
+    "k too small": (lambda c, s: None, ["--k", "0"], ["k=0", "at least 1"]),
     "no such device": (lambda c, s: None, ["--device", "tpu"], ["tpu", "not available"]),
 }
 
@@ -187,6 +186,23 @@ def test_a_failure_is_reported_in_one_line_and_keeps_the_output(failure, tmp_pat
         assert word in sentence
     assert output.read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
+
+
+def test_a_k_above_the_catalogue_writes_all_that_is_left(tmp_path, capsys):
+    """The first session's five items are left out of its list, and the second gets the popular items."""
+    checkpoint, source, output = (tmp_path / name for name in ("x.safetensors", "in.csv", "out.csv"))
+    untrained(checkpoint)
+    known = load_checkpoint(checkpoint).vocabulary.item_ids.tolist()
+    assert 10**6 not in known
+    source.write_text(f'session\n"{known[:5]}"\n[1000000]\n')
+    arguments = ["--checkpoint", str(checkpoint), "--sessions", str(source), "--output", str(output)]
+    assert main([*arguments, "--k", "5000", "--mask-seen", "--scores"]) == 0
+    with open(output, newline="") as file:
+        rows = list(csv.DictReader(file))
+    lists, scores = ([json.loads(row[name]) for row in rows] for name in ("predict", "scores"))
+    assert [len(row) for row in lists] == [len(row) for row in scores] == [len(known) - 5, len(known)]
+    assert {*lists[0]} == {*known[5:]} and {*lists[1]} == {*known}
+    assert capsys.readouterr().out.endswith("; 2 with fewer than 5000 items, because there are no more to recommend\n")
 
 
 def test_an_output_that_cannot_be_written_is_named(trained, tmp_path, capsys):

@@ -165,6 +165,13 @@ def test_popular_items_have_their_counts_and_no_scores():
     assert "these are unknown: 98, 99" in answer.figure.get_suptitle().replace("\n", " ")
 
 
+def test_a_k_above_the_catalogue_shows_all_that_is_left():
+    answer = answer_session("shop", made("NARM"), ["10", "20"], k=50)
+    assert {*answer.names} == {"30", "40", "50", "60", "70", "80"}
+    with pytest.raises(ValueError, match=r"^The session holds every item, so none is left to recommend\.$"):
+        answer_session("shop", made("NARM"), list(map(str, IDS)), k=3)
+
+
 def test_the_figure_shows_the_recommendations():
     path = ROOT / "pretrained_model" / "Beauty" / "GRUwATT.safetensors"
     saved = load_checkpoint(path)

@@ -114,22 +114,42 @@ def test_invalid_ids_are_refused(wrong):
         recommend(hand_made(), wrong)
 
 
-def test_k_is_limited_by_the_catalogue():
+def test_a_list_is_as_long_as_it_can_be():
+    """Five items; the first session leaves four of them, the second three, the third none."""
+    found = recommend(hand_made(), [[7], [40, 0], [0, 7, 40, 41, 90]], 20)
+    assert found.lists == [[0, 90, 41, 40], [90, 41, 7], []]
+    assert found.items.tolist() == [[0, 90, 41, 40, -1], [90, 41, 7, -1, -1], [-1] * 5]
+    assert found.lengths.tolist() == [4, 3, 0]
+    assert np.isnan(found.scores).tolist() == (found.items < 0).tolist()
+    assert str(found).endswith("; 3 with fewer than 20 items, because there are no more to recommend")
     assert items_for([7], [40, 0], k=3) == [[0, 90, 41], [90, 41, 7]]
-    for k in (0, -1, 4):
-        with pytest.raises(ValueError, match=rf"k={k}: .*1 to 3 items \(5 known less the 2 "):
-            items_for([7], [40, 0], k=k)
-    assert len(items_for([7], [40, 0], k=5, mask_seen=False)[0]) == 5
-    with pytest.raises(ValueError, match=r"k=6: .*1 to 5 items \(5 known\)"):
-        items_for([7], k=6, mask_seen=False)
-    with pytest.raises(ValueError, match="k=20"):
-        recommend(hand_made(), [[7]])
+    assert "fewer" not in str(recommend(hand_made(), [[7], [40, 0]], 3))
+    whole = recommend(hand_made(), [[7]], 6, mask_seen=False)
+    assert whole.lists == [[7, 0, 90, 41, 40]] and "; 1 with fewer than 6 items" in str(whole)
+
+
+def test_one_long_session_does_not_shorten_the_other_lists():
+    found = recommend(hand_made(), [[0, 7, 40], [7]], 4)
+    assert found.lists == [[41, 90], [0, 90, 41, 40]]
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, True, "3", 2**40])
+def test_a_k_that_is_no_count_is_refused(k):
+    with pytest.raises(ValueError, match="^k="):
+        recommend(hand_made(), [[7]], k)
 
 
 def test_an_item_that_was_seen_twice_is_counted_once():
     assert items_for([7, 7, 7, 7, 7, 7], k=4) == [[0, 90, 41, 40]]
-    with pytest.raises(ValueError, match="1 to 3 items"):
-        items_for([7, 40, 7, 40], [0, 0], k=4)
+    assert recommend(hand_made(), [[7, 40, 7, 40], [0, 0]], 4).lists == [[41, 90, 0], [90, 41, 40, 7]]
+
+
+def test_the_popular_items_are_marked_and_scored_by_their_share_of_the_training_data():
+    found = recommend(hand_made(), [[8], [7, 40], []], 5)
+    assert found.popular.tolist() == [True, False, True]
+    assert found.lists[0] == found.lists[2] == BY_POPULARITY
+    assert found.scores[0] == pytest.approx([9 / 20, 5 / 20, 3 / 20, 3 / 20, 0])
+    assert found.scores[1, :3].tolist() == [8, 7, 1]  # the model's own
 
 
 # --------------------------------------------------------------------------------------------------
