@@ -12,7 +12,7 @@ PEERS := benchmarks/.venv/.installed
 .PHONY: help results test test-long browser-test lint lab notebooks sync comparison tuning benchmark scaling data demo clean
 
 # An unknown variable is an error.
-VARIABLES := PYTHON DATASET K MODELS NOTEBOOK ARGS
+VARIABLES := PYTHON DATASET K MODELS EPOCHS THOROUGH BUDGET_MINUTES NOTEBOOK ARGS
 UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v)))
 ifneq ($(strip $(UNKNOWN)),)
 $(error there is no variable $(strip $(UNKNOWN)); the variables are $(VARIABLES))
@@ -21,8 +21,13 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=name/or/path K=10 MODELS=GRU4REC,Ensemble)
-	$(PY) -m experiments.results $(if $(DATASET),--dataset "$(DATASET)") $(if $(K),--k "$(K)") $(if $(MODELS),--models "$(MODELS)")
+# DATASET=name, folder or log; K=10 MODELS=GRU4REC,Ensemble EPOCHS=5; THOROUGH=1 or BUDGET_MINUTES=10 tries more models.
+RESULTS = $(if $(DATASET),--dataset "$(DATASET)") $(if $(K),--k "$(K)") $(if $(MODELS),--models "$(MODELS)") \
+	$(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(filter-out 0,$(THOROUGH)),--thorough) \
+	$(if $(BUDGET_MINUTES),--budget-minutes "$(BUDGET_MINUTES)")
+
+results: $(RUN) ## top-20 CSVs and the executed notebook in results/ (DATASET=shop.csv K=10 MODELS=GRU4REC THOROUGH=1 BUDGET_MINUTES=10)
+	$(PY) -m experiments.results $(strip $(RESULTS))
 
 test: $(DEV) ## all tests except the long ones
 	$(PY) -m pytest -m "not long and not browser" --numprocesses 2 --dist loadfile
@@ -75,11 +80,20 @@ clean: ## remove .venv, caches, local weights and results; keep data and committ
 	rm -rf results/screenshots .pytest_cache .ruff_cache .hypothesis
 	find . -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
-# pip does not notice that the installation of a package was interrupted. After an interruption, the environment is
-# therefore created again.
+# Two `make` at once would install into one .venv. The second one waits for the lock, which ends with its process, and
+# then finds that nothing is left to do.
+LOCK := import fcntl, subprocess, sys; file = open("Makefile"); fcntl.flock(file, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))
+
+ifndef MAKE_HAS_LOCK
 define install
 	@command -v "$(PYTHON)" > /dev/null || { echo "$(PYTHON) is not installed: name a Python 3.11 or later with 'make PYTHON=...'."; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: name a newer Python with 'make PYTHON=...'."; exit 1; }
+	@MAKE_HAS_LOCK=1 "$(PYTHON)" -c '$(LOCK)' $(MAKE) --no-print-directory $@
+endef
+else
+# pip does not notice that the installation of a package was interrupted. After an interruption, the environment is
+# therefore created again.
+define install
 	@if [ -e $(VENV)/.installing ]; then rm -rf $(VENV); fi
 	"$(PYTHON)" -m venv $(VENV)
 	@touch $(VENV)/.installing
@@ -87,6 +101,7 @@ define install
 	@rm $(VENV)/.installing
 	@touch $(RUN) $@
 endef
+endif
 
 $(RUN): requirements.txt constraints.txt
 	$(call install,requirements.txt)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def test_make_passes_its_variables_on():
     command = ["make", "-n", "results", "DATASET=my shop", "K=10", "MODELS=GRU4REC,Ensemble"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert '-m experiments.results --dataset "my shop" --k "10" --models "GRU4REC,Ensemble"' in printed
+    command = ["make", "-n", "results", "EPOCHS=3", "THOROUGH=1", "BUDGET_MINUTES=2.5"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert '-m experiments.results --epochs "3" --thorough --budget-minutes "2.5"' in printed
+    command = ["make", "-n", "results", "THOROUGH=0"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.endswith("-m experiments.results \n")
     lab = subprocess.run(
         ["make", "-n", "lab", "ARGS=--port 9000"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -83,6 +90,33 @@ def test_unusable_python_is_reported_in_one_line(tmp_path, python, reason):
     assert run.returncode != 0
     assert reason in run.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+def test_two_installations_at_once(tmp_path):
+    """The second one waits. A stand-in for Python makes an environment whose pip takes a second."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for file in ("requirements.txt", "constraints.txt"):
+        (tmp_path / file).write_text("")
+    pip = f"#!/bin/sh\necho pip >> {tmp_path}/calls\nsleep 1\n"
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1" = -m ] || exec {sys.executable} "$@"
+mkdir -p "$3/bin"
+cp {tmp_path}/pip "$3/bin/python"
+"""
+    )
+    (tmp_path / "pip").write_text(pip)
+    for file in (python, tmp_path / "pip"):
+        file.chmod(0o755)
+    command = ["make", f"PYTHON={python}", ".venv/.installed-run"]
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    runs = [subprocess.Popen(command, **options) for _ in range(2)]
+    printed = [run.communicate(timeout=60)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], printed
+    assert (tmp_path / "calls").read_text() == "pip\n"
+    assert sum("is up to date" in text for text in printed) == 1
+    assert not (tmp_path / ".venv" / ".installing").exists()
 
 
 def test_git_ignores_only_data_and_local_results():
