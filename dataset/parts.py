@@ -1,4 +1,7 @@
-"""Temporary files beside the file that they will replace. Those of a killed run are removed at the next start."""
+"""Temporary files beside the file that they will replace, and a lock for a folder.
+
+The temporary files of a killed run are removed at the next start.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import glob
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -55,6 +58,25 @@ def remove_leftovers(path: Path) -> None:
         except OSError:  # a folder in which nothing can be removed
             pass
         finally:
+            os.close(handle)
+
+
+@contextmanager
+def alone_in(folder: Path, waiting: str) -> Iterator[None]:
+    """Run the block while no other process runs such a block for this folder; if one does, print `waiting` and wait.
+
+    The lock ends with its process. Where the file system has no locks, the block runs at once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if handle is not None and not _lock(handle):
+            print(waiting, flush=True)
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
             os.close(handle)
 
 

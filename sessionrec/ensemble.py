@@ -21,7 +21,7 @@ from process_data import Prepared, Queries, SessionDataset
 from sessionrec import distributed
 from sessionrec.fit import History
 from sessionrec.recipes import Recipe, load_recipe
-from sessionrec.scoring import score_sessions
+from sessionrec.scoring import rank_labels, score_sessions
 
 OBJECTIVE = "NDCG@20"
 ROUNDS = 20
@@ -30,20 +30,21 @@ _MOST_ENTRIES = 2**30
 
 
 def choose_weights(
-    models: Sequence[Model], valid: Queries, *, rounds: int = ROUNDS, start: int = 0
+    models: Sequence[Model], valid: Queries, *, rounds: int = ROUNDS, start: int = 0, queries: int | None = None
 ) -> tuple[list[float], pd.DataFrame]:
     """Weights (M,) that add up to 1, and one row a round: the models that joined, validation metrics, seconds.
 
     Greedy selection with replacement (Caruana et al. 2004): every round adds the model whose probabilities
     raise NDCG@20 the most, so a model's weight is how often it was added. Returns the best round's weights.
     start: how many times each neural model is added before greedy selection begins (Caruana et al.'s
-    initialisation, which keeps the weights from overfitting few queries).
+    initialisation, which keeps the weights from overfitting few queries). queries: at most so many, drawn at random,
+    choose.
 
     NDCG@20 chooses better than MRR@20, which depends mostly on the first ranks. Weights chosen on half of the
     validation users and measured on the others, one seed a member, HR@20/MRR@20: by MRR .2434/.1176 on Beauty
     (two random halvings, both ways), .2044/.0806 on Cell (one, both ways); by NDCG .2478/.1176 and .2075/.0814.
     """
-    kept = max(1, _MOST_ENTRIES // (len(models) * len(valid.popularity)))
+    kept = _most_queries(models, valid, queries)
     if len(valid) > kept:
         valid = valid.take(np.sort(np.random.default_rng(0).choice(len(valid), kept, replace=False)))
     targets = torch.as_tensor(valid.labels)
@@ -64,6 +65,11 @@ def choose_weights(
     table = pd.DataFrame(rows)
     counts = np.sum(taken[: int(table[OBJECTIVE].idxmax()) + 1], axis=0)
     return (counts / counts.sum()).tolist(), table
+
+
+def _most_queries(models: Sequence[Model], valid: Queries, queries: int | None) -> int:
+    """The number of queries that choose the weights, if there are so many."""
+    return min(queries or len(valid), max(1, _MOST_ENTRIES // (len(models) * len(valid.popularity))))
 
 
 def _metrics(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
@@ -117,9 +123,13 @@ def train_ensemble(
     data, models = runs[0].data, [run.model for run in runs]
     history, epochs = History([{"epoch": 1, "seconds": 0.0}]), 1
     if not weights and len(data.valid):
-        weights, table = choose_weights(models, data.valid, start=start)
+        weights, table = choose_weights(models, data.valid, start=start, queries=recipe.ensemble.get("queries"))
         history, epochs = History(table.to_dict("records")), int(table[OBJECTIVE].idxmax()) + 1
-        weights = _or_the_best_alone(weights, history.rows[epochs - 1]["MRR@20"], runs)
+        mrr = history.rows[epochs - 1]["MRR@20"]
+        if _most_queries(models, data.valid, recipe.ensemble.get("queries")) < len(data.valid):
+            # The members were measured on all queries, and only a sample chose.
+            mrr = summarize(rank_labels(Ensemble(models, weights), data.valid))["MRR@20"]
+        weights = _or_the_best_alone(weights, mrr, runs)
     weights = weights or [1 / len(runs)] * len(runs)
     history.rows[0]["seconds"] += sum(row["seconds"] for run in runs for row in run.history.rows)
     used = [(run, weight) for run, weight in zip(runs, weights, strict=True) if weight]
@@ -152,29 +162,66 @@ def _or_the_best_alone(weights: list[float], mrr: float, runs: Sequence) -> list
     return [float(i == best) for i in range(len(runs))]
 
 
+def members_of(recipe: Recipe, dataset: SessionDataset) -> list[tuple[Recipe, int]]:
+    """Each member's own recipe, and what is added to the seed: a model that is named twice has two seeds."""
+    names = recipe.ensemble["members"]
+    seeds = recipe.ensemble.get("seeds") or [names[:i].count(name) for i, name in enumerate(names)]
+    members = [load_recipe(recipe.name, name, dataset.short_name) for name in names]
+    if "epochs" in recipe.fit:
+        change = {"fit": {"epochs": recipe.fit["epochs"]}}
+        members = [m if m.model_name in BASELINES else m.with_changes(change) for m in members]
+    return list(zip(members, seeds, strict=True))
+
+
 def _train_members(
     recipe: Recipe, dataset: SessionDataset, train: Callable, seed: int, resume_file: Path | None
 ) -> list:
     """Train each member from its own recipe; None for one that cannot take so many items.
 
-    A model that is named twice is trained from two seeds. The list ends with an interrupted run.
+    The list ends with an interrupted run.
     """
-    names = recipe.ensemble["members"]
-    seeds = recipe.ensemble.get("seeds") or [names[:i].count(name) for i, name in enumerate(names)]
-    stops = recipe.ensemble.get("epochs") or [None] * len(names)
+    members = members_of(recipe, dataset)
+    stops = recipe.ensemble.get("epochs") or [None] * len(members)
+    progress = MemberProgress([member.model_name for member, _ in members])
     runs = []
-    for i, (name, offset, stop_after) in enumerate(zip(names, seeds, stops, strict=True)):
-        member = load_recipe(recipe.name, name, dataset.short_name)
-        if "epochs" in recipe.fit and name not in BASELINES:
-            member = member.with_changes({"fit": {"epochs": recipe.fit["epochs"]}})
+    for i, ((member, offset), stop_after) in enumerate(zip(members, stops, strict=True)):
         file = resume_file.with_suffix(f".{i}{resume_file.suffix}") if resume_file else None
+        progress.start(i)
         try:
             runs.append(train(member, seed=seed + offset, stop_after=stop_after, resume_file=file))
         except CatalogueTooLarge as error:
             if distributed.rank() == 0:
-                print(f"The ensemble goes without {name}: {error}")
+                print(f"The ensemble goes without {member.model_name}: {error}")
             runs.append(None)
             continue
         if runs[-1].interrupted:
             break
     return runs
+
+
+class MemberProgress:
+    """Says which member of how many is trained next, and about how long the rest takes.
+
+    Only neural members count and are announced: the baselines take seconds.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names, self.started, self.spent = names, time.perf_counter(), []
+
+    def start(self, i: int) -> None:
+        """Member i starts, and the one before it has ended."""
+        now = time.perf_counter()
+        if i and self.names[i - 1] not in BASELINES:
+            self.spent.append(now - self.started)
+        self.started = now
+        left = sum(name not in BASELINES for name in self.names[i:])
+        rest = f"; the rest takes about {describe_seconds(left * float(np.mean(self.spent)))}" if self.spent else ""
+        if self.names[i] not in BASELINES and distributed.rank() == 0:
+            print(f"Member {i + 1} of {len(self.names)}: {self.names[i]}{rest}", flush=True)
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration for a reader: `12 s`, `3 minutes`, `1.5 hours`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from dataset.options import NonNegative, Positive, Size, check, checked
 from metrics import NotFinite, summarize
@@ -31,6 +31,7 @@ from process_data import Batch, Prepared, Queries
 from sessionrec import distributed
 from sessionrec.device import TrainingError, seed_everything
 from sessionrec.losses import Loss, batch_loss, full_softmax, pick_precision
+from sessionrec.progress import progress_bar
 from sessionrec.resume import TrainingState, checksum
 from sessionrec.scoring import rank_labels
 
@@ -136,7 +137,7 @@ def fit(
     rank, world_size = distributed.rank(), distributed.world_size()
     objective = Objective(model, loss)
     objective = DistributedDataParallel(objective) if world_size > 1 else objective
-    bar = tqdm(
+    bar = progress_bar(
         total=epochs * len(loader), initial=len(history.rows) * len(loader), desc=model.name,
         mininterval=0.5, **_hidden_unless_first(),
     )  # fmt: skip
@@ -178,7 +179,7 @@ def _new_state(
     rows: list[dict],
 ) -> TrainingState:
     """The state before the first epoch, with the settings that identify the run in a resume file."""
-    optimizers = _optimizers(model, lr=lr, weight_decay=weight_decay)
+    optimizers = make_optimizers(model, lr=lr, weight_decay=weight_decay)
     schedulers = [s for o in optimizers if (s := schedule.scheduler(o, lr, len(loader)))]
     # A constant rate does not depend on the number of epochs: such a run may be resumed for more of them.
     described = schedule.name if schedule.name == "constant" else [schedule.name, schedule.epochs]
@@ -256,7 +257,7 @@ class Objective(nn.Module):
         return batch_loss(self.model, batch, self.loss)
 
 
-def _optimizers(model: SessionModel, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: SessionModel, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Adam; an embedding with sparse gradients gets SparseAdam, which updates only the rows that a step used."""
     sparse = [model.embedding.weight] if model.embedding.sparse else []
     dense = [p for p in model.parameters() if not any(p is weight for weight in sparse)]
@@ -329,7 +330,7 @@ def fit_baseline(model: Baseline, data: Prepared) -> History:
     """
     history = History()
     try:
-        with tqdm(total=1, desc=model.name, **_hidden_unless_first()) as bar:
+        with progress_bar(total=1, desc=model.name, **_hidden_unless_first()) as bar:
             started = time.perf_counter()
             model.fit(data.train, data.popularity)
             seconds = time.perf_counter() - started

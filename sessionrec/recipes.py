@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "ensemble": {
         "members": list[Literal[*NEURAL_MODELS, *BASELINES]],
         "start": Annotated[int, Range(0, 100)],
+        "queries": Size,
         "seeds": list[Seed],
         "epochs": list[Size],
         "weights": list[NonNegative],
@@ -113,6 +114,11 @@ def load_recipe(name: str, model: str, dataset: str, *, file: Path = ROOT / "rec
             except ValueError as error:
                 raise ValueError(f"{file}: [{name}.{source}.{section}]: {error}") from None
     return recipe
+
+
+def has_recipes(name: str, dataset: str, *, file: Path = ROOT / "recipes.toml") -> bool:
+    """Whether the file has hyperparameters of this recipe for a dataset (its short name)."""
+    return dataset != "default" and dataset in tomllib.loads(file.read_text(encoding="utf-8")).get(name, {})
 
 
 def _check_sections(tables: object, where: str) -> None:

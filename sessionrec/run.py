@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from dataset.options import Seed, Size, checked
 from dataset.split import TooFewUsers
@@ -104,9 +105,7 @@ def run_recipe(
         train = partial(run_recipe, dataset=dataset, split=split, device=device, evaluate_on=("valid",))
         model, history, data, info = train_ensemble(recipe, dataset, members, train, seed, resume_file)
     else:
-        options = {key: value for key, value in recipe.data.items() if key in CLEANING}
-        shares = {"valid_share": split.valid_share, "test_share": split.test_share}
-        data = prepare(dataset, split=split.by, split_seed=split.seed, **shares, **options)
+        data = prepare_by_recipe(recipe, dataset, split)
         seed_everything(seed)
         model = build_model(recipe.model_name, n_items=data.n_items, **recipe.model).to(pick_device(device))
         if recipe.model_name in BASELINES:
@@ -119,11 +118,18 @@ def run_recipe(
                 callbacks=callbacks,
             )  # fmt: skip
         info = {"epochs": history.best_epoch, "recipe_values": recipe.values}
-    ranks = {} if history.interrupted else _rank_splits(model, data, evaluate_on)
+    ranks = {} if history.interrupted else rank_splits(model, data, evaluate_on)
     return Run(model, history, data, ranks, {"recipe": recipe.name, "seed": seed} | info)
 
 
-def _rank_splits(model: Model, data: Prepared, splits: Sequence[str]) -> dict[str, np.ndarray]:
+def prepare_by_recipe(recipe: Recipe, dataset: SessionDataset, split: Split = BY_USER) -> Prepared:
+    """`prepare` with a recipe's cleaning."""
+    options = {key: value for key, value in recipe.data.items() if key in CLEANING}
+    shares = {"valid_share": split.valid_share, "test_share": split.test_share}
+    return prepare(dataset, split=split.by, split_seed=split.seed, **shares, **options)
+
+
+def rank_splits(model: Model, data: Prepared, splits: Sequence[str] = ("valid", "test")) -> dict[str, np.ndarray]:
     """Split -> ranks (Q,) of its labels; an empty split is left out."""
     return {split: rank_labels(model, getattr(data, split)) for split in splits if len(getattr(data, split))}
 
@@ -146,12 +152,8 @@ def fit_by_recipe(
     schedule = Schedule(options.pop("schedule", "constant"), epochs)
     if patience := options.pop("patience", None):
         callbacks = (EarlyStopping(patience), *callbacks)
-    rows = make_train_dataset(data.train, recipe)
-    rows.sha256 = data.sha256
-    loader = get_dataloader(
-        rows, options.pop("batch_size", 256), seed=seed,
-        rank=distributed.rank(), world_size=distributed.world_size(),
-    )  # fmt: skip
+    loader = make_loader(data, recipe, seed=seed)
+    options.pop("batch_size", None)
     loss = make_loss(data, options.pop("negatives", 0), options.pop("precision", "auto"))
     model.embedding.sparse = options.pop("lazy", False)
     if model.embedding.sparse and loss is full_softmax:
@@ -172,6 +174,14 @@ def make_loss(data: Prepared, negatives: int, precision: str) -> Loss:
     if negatives:
         return SampledSoftmax(data.popularity, negatives, precision=precision)
     return full_softmax if precision == "auto" else partial(full_softmax, precision=precision)
+
+
+def make_loader(data: Prepared, recipe: Recipe, *, seed: int = 0) -> DataLoader:
+    """The loader that a recipe names, of the training split; this process's share of it."""
+    rows = make_train_dataset(data.train, recipe)
+    rows.sha256 = data.sha256
+    ranks = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    return get_dataloader(rows, recipe.fit.get("batch_size", 256), seed=seed, **ranks)
 
 
 def make_train_dataset(sessions: Sessions, recipe: Recipe) -> TrainDataset | MyDataset:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from metrics import check_finite, ranks_of_targets
 from models import Model
 from models.baselines.base import popularity_ranks
 from process_data import LONGEST_SESSION, PADDING, Queries
 from sessionrec import distributed
+from sessionrec.progress import progress_bar
 
 # Score entries (fp32: 256 MiB) and sessions held at once; a matrix product of few sessions is slow.
 _CHUNK_ENTRIES = 64 * 2**20
@@ -103,7 +103,7 @@ def top_items(model: Model, queries: Queries, *, k: int) -> tuple[np.ndarray, np
     """The k best encoded ids of each session, best first, and their scores: (Q, k) int64, (Q, k) float32."""
     ids = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
-    with tqdm(total=len(queries), desc="Recommending", unit=" sessions", delay=1) as bar:
+    with progress_bar(total=len(queries), desc="Recommending", unit=" sessions", delay=1) as bar:
         for rows, scores in score_sessions(model, queries):
             values, columns = top_k(scores, k)
             ids[rows], best[rows] = columns.cpu().numpy(), values.cpu().numpy()

@@ -11,11 +11,13 @@ import threading
 import nbformat
 import numpy as np
 import pytest
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from test_fetch import Server, closed_port
 
-from dataset.files import ROOT
+from dataset.files import ROOT, load_dataset
 from experiments import results
+from sessionrec import pretrained
 
 MODELS = ("GRU4REC", "GRUwATT", "Ensemble")
 
@@ -65,9 +67,8 @@ def files_below(folder):
 
 
 def weights_of(folder):
-    """{model: (bytes, time of writing)}."""
-    paths = {model: folder / f"{model}.safetensors" for model in MODELS}
-    return {model: (path.read_bytes(), path.stat().st_mtime_ns) for model, path in paths.items()}
+    """{file: (bytes, time of writing)} of all checkpoints."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors")}
 
 
 def check_results(copy, name, test_file):
@@ -102,10 +103,11 @@ def check_notebook(copy):
 def test_without_a_server_demo_is_used(copy):
     done = make_results(copy, "--epochs", "1", url=closed_port())
     assert done.returncode == 0, done.stderr
-    said, *training, csv_name, notebook_name = done.stdout.splitlines()
+    said, csv_name, notebook_name = done.stdout.splitlines()
     assert said.startswith("No answer for http://127.0.0.1")
     assert said.endswith("Using the included dataset Demo instead.")
-    assert [line.split(" for exactly")[0] for line in training] == [f"Demo: no {model}" for model in MODELS]
+    assert done.stderr.startswith("Demo: 5,354 training rows, ")  # what the notebook prints
+    assert "GRU4REC, 1 epochs, about " in done.stderr
     assert csv_name == "results/test_result_demo.csv"
     assert notebook_name == "results/get_final_result.ipynb"
     assert "Traceback" not in done.stderr
@@ -121,7 +123,7 @@ def test_without_a_server_demo_is_used(copy):
     again = make_results(copy, "--epochs", "1", url=closed_port())
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines() == [said.replace(*ports(said, again.stdout)), csv_name, notebook_name]
-    assert weights_of(copy / "checkpoints" / "demo") == weights
+    assert weights_of(copy / "checkpoints" / "demo") == weights and "epochs" not in again.stderr
     assert (copy / "results" / "test_result_demo.csv").read_bytes() == result
 
 
@@ -170,7 +172,8 @@ def test_a_new_folder_and_a_change_of_its_files(copy, tmp_path):
     rows = check_results(copy, "my_shop", shop / "test_sessions.csv")
     assert rows[0] == rows[2]
     assert "my_shop: no labels in the test file" in check_notebook(copy)
-    assert files_below(copy / "checkpoints") == {f"my_shop/{model}.safetensors" for model in MODELS}
+    heldout = {f"my_shop/heldout/{model}.safetensors" for model in ("CoOccurrence", "RandomWalk", "SLIST", "GRU4REC")}
+    assert files_below(copy / "checkpoints") == {"my_shop/dataset.json", "my_shop/chosen.safetensors"} | heldout
     assert files_below(shop) == {"train_sessions.csv", "test_sessions.csv"}
     weights = weights_of(copy / "checkpoints" / "my_shop")
 
@@ -180,9 +183,9 @@ def test_a_new_folder_and_a_change_of_its_files(copy, tmp_path):
         file.write("[5000]\n")
     again = make_results(copy, *arguments, url=closed_port(), cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert len([line for line in again.stdout.splitlines() if "for exactly these files yet" in line]) == 3
-    for model, (raw, _) in weights_of(copy / "checkpoints" / "my_shop").items():
-        assert raw != weights[model][0]
+    assert "No checkpoint is of exactly these files" in again.stderr
+    for file, (raw, _) in weights_of(copy / "checkpoints" / "my_shop").items():
+        assert raw != weights[file][0]
     assert len(check_results(copy, "my_shop", shop / "test_sessions.csv")) == 5
     # The vocabulary contains the items of the test file: the new id, and 1, which no training row contains.
     assert "5 sessions: 5 known, 0 partly known" in check_notebook(copy)
@@ -209,6 +212,160 @@ def test_errors_in_a_folder_are_reported_in_one_line(tmp_path, capsys):
     assert not (ROOT / "checkpoints" / "shop").exists()
 
 
+def test_a_catalogue_smaller_than_k_and_names_of_models(copy, tmp_path):
+    """Six items: a list has those that the session does not hold. All runs are kept."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = [f"[{i % 6 + 1}],{(i + 1) % 6 + 1}" for i in range(60)]
+    (folder / "train_sessions.csv").write_text("\n".join(["session,label", *rows, ""]))
+    (folder / "test_sessions.csv").write_text('session\n[1]\n"[2, 3, 4]"\n[99]\n')
+    done = make_results(copy, "--dataset", str(folder), "--models", "CoOccurrence,Popularity", url=closed_port())
+    assert done.returncode == 0, done.stderr
+    with open(copy / "results" / "test_result_shop.csv", newline="") as file:
+        lists = [json.loads(row["predict"]) for row in csv.DictReader(file)]
+    # The test file's own item 99 is in the vocabulary, with no occurrence in the training rows.
+    assert [sorted(row) for row in lists] == [[2, 3, 4, 5, 6, 99], [1, 5, 6, 99], [1, 2, 3, 4, 5, 6]]
+    assert lists[0][0] == 2  # what follows 1 in training
+    shown = check_notebook(copy)
+    assert "shop: 3 rows, in order, 4 to 6 distinct items each" in shown
+    assert "3 with fewer than 20 items, because there are no more to recommend" in shown
+    models = {f"{name}.safetensors" for name in ("CoOccurrence", "Popularity")}
+    runs = {f"shop/{name}" for name in models} | {f"shop/heldout/{name}" for name in models}
+    assert files_below(copy / "checkpoints") == {"shop/dataset.json"} | runs
+
+
+# --------------------------------------------------------------------------------------------------
+# The command alone
+
+
+@pytest.fixture
+def executed(tmp_path, monkeypatch):
+    """The notebooks that would be executed, as (file, parameters), without executing them."""
+    calls = []
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
+
+    def execute(notebook, target, *, parameters, **_):
+        assert notebook == tmp_path / "get_final_result.ipynb"
+        calls.append((target.relative_to(tmp_path).as_posix(), parameters))
+
+    monkeypatch.setattr(results.papermill, "execute_notebook", execute)
+    return calls
+
+
+def test_the_command_passes_its_options_on(executed, tmp_path, capsys):
+    demo = str(ROOT / "dataset" / "Demo")
+    assert results.main(["--dataset", demo]) == 0
+    assert results.main(["--dataset", demo, "--models", "NARM, STAN", "--k", "7", "--epochs", "3"]) == 0
+    assert results.main(["--dataset", demo, "--thorough", "--budget-minutes", "2.5"]) == 0
+    given = {"DATASETS": [demo], "MODELS": [], "K": 20, "EPOCHS": None, "THOROUGH": False, "BUDGET_MINUTES": None}
+    file = "results/get_final_result.ipynb"
+    assert executed == [
+        (file, given),
+        (file, given | {"MODELS": ["NARM", "STAN"], "K": 7, "EPOCHS": 3}),
+        (file, given | {"THOROUGH": True, "BUDGET_MINUTES": 2.5}),
+    ]
+    assert capsys.readouterr().out.splitlines() == ["results/test_result_demo.csv", file] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--k", "0"], "--k 0: must be at least 1"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--models", "GRU"], "there is no model 'GRU'; there are GRU4REC, "),
+        (["--budget-minutes", "0"], "--budget-minutes 0.0: must be above 0"),
+        (["--budget-minutes", "nan"], "--budget-minutes nan: must be above 0"),
+        (["--models", "STAN", "--thorough"], "--models names the models; --thorough and --budget-minutes choose them"),
+        (["--models", "STAN", "--budget-minutes", "1"], "--models names the models"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(options, reason, executed, capsys):
+    with pytest.raises(SystemExit) as raised:
+        results.main(options)
+    assert raised.value.code == 2 and reason in capsys.readouterr().err.splitlines()[-1]
+    assert executed == []
+
+
+def test_a_log_is_converted_once(executed, tmp_path, monkeypatch, capsys):
+    log = tmp_path / "shop.v2.csv"
+    log.write_text("user,item,time\n" + "".join(f"u{i % 40},sku-{i % 7},{i}\n" for i in range(200)))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert results.main(["--dataset", "shop.v2.csv"]) == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert shown[0].startswith(
+            "shop.v2.csv: cells separated by `,`, line 1 is the header; user = user, item = item"
+        )
+        assert any(
+            line.startswith("The sessions are in dataset/shop; for other options, convert it ") for line in shown
+        )
+        assert shown[-2:] == ["results/test_result_shop.csv", "results/get_final_result.ipynb"]
+    folder = tmp_path / "dataset" / "shop"
+    assert {path.name for path in folder.iterdir()} == {"train_sessions.csv", "test_sessions.csv", "items.csv"}
+    assert [parameters["DATASETS"] for _, parameters in executed] == [[str(folder)]] * 2
+
+    before = (folder / "train_sessions.csv").read_bytes()
+    with open(log, "a") as file:
+        file.write("u1,sku-8,999\n")
+    assert results.main(["--dataset", "shop.v2.csv"]) == 1
+    sentence = "results: dataset/shop exists and is of another log or other options; convert it yourself: dataset/conv"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(sentence)
+    assert (folder / "train_sessions.csv").read_bytes() == before and len(executed) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("train_sessions.csv", "session,label\n[1],2\n", "is a file of a dataset; name its folder: DATASET="),
+        (".csv", "user,item\n1,2\n", "this name gives no name for a dataset"),
+        ("x.csv", "hello\n", "x.csv"),
+    ],
+)
+def test_a_file_that_is_no_log_is_one_sentence(name, text, reason, executed, tmp_path, capsys):
+    (tmp_path / name).write_text(text)
+    assert results.main(["--dataset", str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert reason in error[-1] and error[-1].startswith("results: ")
+    assert executed == [] and not (tmp_path / "dataset").exists()
+
+
+def test_two_datasets_of_one_name_have_their_own_files(executed, tmp_path, capsys):
+    for folder, items in (("a", 60), ("b", 50)):
+        (tmp_path / folder).mkdir()
+        write_shop(tmp_path / folder / "shop", items=items)
+        assert results.main(["--dataset", str(tmp_path / folder / "shop")]) == 0
+        pretrained.claim_name(load_dataset(tmp_path / folder / "shop"))  # as the notebook does
+    name = f"shop-{load_dataset(tmp_path / 'b' / 'shop').sha256[:6]}"
+    assert [file for file, _ in executed] == [
+        "results/get_final_result.ipynb",
+        f"results/get_final_result-{name[5:]}.ipynb",
+    ]
+    assert f"results/test_result_{name}.csv" in capsys.readouterr().out.splitlines()
+
+
+def test_a_second_run_waits_for_the_first(tmp_path):
+    """The first process holds the lock until it is killed; nothing of it is left."""
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom dataset.parts import alone_in\n"
+        "with alone_in(Path(sys.argv[1]), 'waiting'):\n    print('in', flush=True)\n    time.sleep(float(sys.argv[2]))"
+    )
+
+    def start(seconds):
+        command = [sys.executable, "-c", program, str(tmp_path / "results"), str(seconds)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    first = start(600)
+    assert first.stdout.readline() == "in\n"
+    second = start(0)
+    assert second.stdout.readline() == "waiting\n" and second.poll() is None
+    first.kill()
+    assert second.communicate(timeout=60)[0] == "in\n" and second.returncode == 0
+    first.wait()
+    first.stdout.close()
+    assert not files_below(tmp_path / "results")
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "sentence"),
     [
@@ -217,7 +374,8 @@ def test_errors_in_a_folder_are_reported_in_one_line(tmp_path, capsys):
             1,
             "results: cell 8 of results/get_final_result.ipynb failed: ValueError: k=20: too many\n",
         ),
-        (KeyboardInterrupt(), 130, "results: interrupted; the same command starts again\n"),
+        (KeyboardInterrupt(), 130, "results: interrupted; the same command goes on with the models that are done\n"),
+        (DeadKernelError(), 1, "results: the notebook's process ended, perhaps because memory ran out\n"),
         (OSError(28, "No space left on device"), 1, "results: [Errno 28] No space left on device\n"),
     ],
 )
@@ -226,7 +384,7 @@ def test_an_error_in_the_notebook_is_reported_in_one_line(raised, code, sentence
         raise raised
 
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    monkeypatch.setattr(results, "get_pretrained", lambda *args, **kwargs: None)
+    monkeypatch.setattr(pretrained, "ROOT", tmp_path)
     monkeypatch.setattr(results.papermill, "execute_notebook", stop)
     assert results.main(["--dataset", str(ROOT / "dataset" / "Demo")]) == code
     assert capsys.readouterr() == ("", sentence)

@@ -122,6 +122,21 @@ def test_a_notebook_without_the_modules_says_how_to_get_them(name, tmp_path):
     assert "git clone https://" in elsewhere.stderr and "pip install -r" in elsewhere.stderr
 
 
+def test_the_executed_copy_finds_the_collection(project_copy):
+    """The setup cell, run again from results/ as in the executed copy, goes to the collection's folder."""
+    notebook = read("get_final_result.ipynb")
+    check = nbformat.v4.new_code_cell(
+        "import process_data\nprint(Path.cwd().name, Path(process_data.__file__).parent.name)"
+    )
+    notebook.cells = [*(cell for cell in notebook.cells if cell.id == "setup"), check]
+    (project_copy / "results").mkdir(exist_ok=True)
+    path = project_copy / "results" / "copy.ipynb"
+    nbformat.write(notebook, path)
+    executed = papermill.execute_notebook(path, None, cwd=path.parent, progress_bar=False)
+    (output,) = executed.cells[-1].outputs
+    assert output["text"] == f"{project_copy.name} {project_copy.name}\n"
+
+
 def test_bootstrap_installs_the_packages_that_a_hosted_runtime_lacks():
     """Colab has torch, numpy, pandas, matplotlib, scipy, requests, tqdm and Jupyter."""
     hosted = {"torch", "numpy", "pandas", "matplotlib", "scipy", "requests", "tqdm", "jupyter"}

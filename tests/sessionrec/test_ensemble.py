@@ -10,9 +10,10 @@ from tiny_models import N_ITEMS, POPULARITY, as_queries, small_model
 
 from models import Ensemble, build_model
 from process_data import Sessions, load_dataset
+from sessionrec import ensemble
 from sessionrec import run as run_module
 from sessionrec.checkpoint import load_checkpoint
-from sessionrec.ensemble import choose_weights
+from sessionrec.ensemble import MemberProgress, _probabilities, choose_weights, describe_seconds
 from sessionrec.recipes import load_recipe
 from sessionrec.recommend import recommend
 from sessionrec.run import Split, run_recipe, train_on_all_rows
@@ -275,3 +276,46 @@ def test_a_start_that_is_no_count_is_refused(start):
 def test_changes_that_would_reach_no_member_are_refused(changes):
     with pytest.raises(ValueError, match="members have their own recipes"):
         run_recipe(ensemble_recipe().with_changes(changes), DEMO)
+
+
+def test_the_members_are_counted_and_the_rest_is_estimated(monkeypatch, capsys):
+    """GRU4REC takes 30 s and NARM 90 s; the baseline between them counts as nothing."""
+    clock = iter([0.0, 0.0, 30.0, 40.0, 130.0])
+    monkeypatch.setattr("sessionrec.ensemble.time.perf_counter", lambda: next(clock))
+    progress = MemberProgress(["GRU4REC", "SLIST", "NARM", "SASRec"])
+    for i in range(4):
+        progress.start(i)
+    assert capsys.readouterr().out.splitlines() == [
+        "Member 1 of 4: GRU4REC",
+        "Member 3 of 4: NARM; the rest takes about 60 s",
+        "Member 4 of 4: SASRec; the rest takes about 60 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (89.4, "89 s"), (100, "2 minutes"), (5399, "90 minutes"), (5400, "1.5 hours")]
+)
+def test_durations_in_words(seconds, words):
+    assert describe_seconds(seconds) == words
+
+
+def test_the_weights_are_chosen_on_as_many_queries_as_the_recipe_says(monkeypatch):
+    seen = []
+
+    def recorded(model, queries):
+        seen.append(len(queries))
+        return _probabilities(model, queries)
+
+    monkeypatch.setattr("sessionrec.ensemble._probabilities", recorded)
+    compared, alone = [], ensemble._or_the_best_alone
+
+    def recorded_mrr(weights, mrr, runs):
+        compared.append(mrr)
+        return weights if alone(weights, mrr, runs) else None
+
+    monkeypatch.setattr("sessionrec.ensemble._or_the_best_alone", recorded_mrr)
+    recipe = ensemble_recipe(["SKNN", "CoOccurrence"], start=0)
+    run = run_recipe(recipe.with_changes({"ensemble": {"queries": 7}}), DEMO)
+    assert seen == [7, 7]
+    # The comparison with the members, which were measured on all queries, is on all queries.
+    assert compared == [pytest.approx(run.metrics["valid"]["MRR@20"], abs=1e-9)]
