@@ -121,6 +121,7 @@ cp {tmp_path}/pip "$3/bin/python"
 
 def test_git_ignores_only_data_and_local_results():
     ignored = [
+        ".venv",  # also a link to an environment elsewhere, which git would otherwise track
         ".venv/bin/python",
         "dataset/Amazon_Beauty/train_sessions.csv",
         "results/test_result_beauty.csv",
