@@ -233,7 +233,7 @@ def _validate(
         return {}
     try:
         with parametrize.cached():
-            return summarize(rank_labels(model, valid))
+            return summarize(rank_labels(model, valid, progress=False))  # `fit` shows a bar
     except NotFinite as error:
         raise _not_finite("a score", steps - 1, [rate] * steps, epoch, resume_file) from error
 
@@ -336,7 +336,7 @@ def fit_baseline(model: Baseline, data: Prepared) -> History:
             seconds = time.perf_counter() - started
             row = {"epoch": 1}
             if len(data.valid):
-                row |= summarize(rank_labels(model, data.valid))
+                row |= summarize(rank_labels(model, data.valid, progress=False))
                 bar.set_postfix({"MRR@20": f"{row['MRR@20']:.4f}"})
             history.rows.append(row | {"seconds": seconds})
             bar.update()

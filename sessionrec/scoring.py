@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metrics import check_finite, ranks_of_targets
-from models import Model
+from models import Model, SessionModel
 from models.baselines.base import popularity_ranks
 from process_data import LONGEST_SESSION, PADDING, Queries
 from sessionrec import distributed
@@ -40,12 +40,12 @@ def score_sessions(
     rank, world_size: every world_size-th chunk, from the rank-th on.
     Raises ValueError for scores that are not finite, before anything is masked.
     """
-    was_training = model.training
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     device = model.device
-    score = model.scorer()
-    fallback = popularity_scores(queries.popularity).to(device)
-    size = max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
+    score = model.scorer_for(len(queries)) if isinstance(model, SessionModel) else model.scorer()
+    size = chunk_size(model)
     # One buffer: fresh pages for every chunk would cost as much as the product.
     buffer = torch.empty(min(size, len(queries)), model.n_items + 1, device=device)
     by_length = queries.lengths.argsort(kind="stable")
@@ -56,26 +56,48 @@ def score_sessions(
             x = torch.as_tensor(chunk.padded(LONGEST_SESSION), device=device)
             scores = score(x, buffer[: len(x)])
             check_finite(scores)
-            scores[torch.as_tensor(chunk.lengths == 0, device=device)] = fallback
+            if (is_empty := chunk.lengths == 0).any():
+                fallback = popularity_scores(queries.popularity).to(device)
+                scores[torch.as_tensor(is_empty, device=device)] = fallback
             scores[:, PADDING] = -torch.inf
             if queries.mask_seen:
                 seen = (chunk.row_of_item, chunk.items)
                 scores[tuple(torch.as_tensor(a, device=device) for a in seen)] = -torch.inf
             yield rows, scores
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
 
 
-def rank_labels(model: Model, queries: Queries) -> np.ndarray:
+def chunk_size(model: Model) -> int:
+    """The number of sessions that are scored at once."""
+    return max(1, min(_CHUNK_SESSIONS, _CHUNK_ENTRIES // (model.n_items + 1)))
+
+
+def _with_bar(
+    chunks: Iterator[tuple[np.ndarray, Tensor]], name: str, queries: Queries, model: Model, *, leave: bool = True
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The chunks, with a bar of the first process that appears after a second. There is none for a single chunk."""
+    if len(queries) <= chunk_size(model) or distributed.rank() > 0:
+        yield from chunks
+        return
+    with progress_bar(total=len(queries), desc=name, unit=" sessions", delay=1, leave=leave) as bar:
+        for rows, scores in chunks:
+            yield rows, scores
+            bar.update(min(len(rows) * distributed.world_size(), len(queries) - bar.n))
+
+
+def rank_labels(model: Model, queries: Queries, *, progress: bool = True) -> np.ndarray:
     """(Q,) int64 pessimistic rank of each query's label among all items; n + 1 if the label is unknown.
 
     Several processes (distributed.py) share the chunks, and each gets all ranks: the same ones for any number
-    of processes, since the chunks are the same.
+    of processes, since the chunks are the same. progress: show a bar if it takes longer than a second.
     """
     device = model.device
     ranks = torch.zeros(len(queries), dtype=torch.long, device=device)
     share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-    for rows, scores in score_sessions(model, queries, **share):
+    chunks = score_sessions(model, queries, **share)
+    for rows, scores in _with_bar(chunks, "Ranking", queries, model, leave=False) if progress else chunks:
         targets = torch.as_tensor(queries.labels[rows], device=device)
         ranks[torch.as_tensor(rows, device=device)] = ranks_of_targets(scores, targets)
     return distributed.all_reduce(ranks).cpu().numpy()
@@ -103,9 +125,7 @@ def top_items(model: Model, queries: Queries, *, k: int) -> tuple[np.ndarray, np
     """The k best encoded ids of each session, best first, and their scores: (Q, k) int64, (Q, k) float32."""
     ids = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
-    with progress_bar(total=len(queries), desc="Recommending", unit=" sessions", delay=1) as bar:
-        for rows, scores in score_sessions(model, queries):
-            values, columns = top_k(scores, k)
-            ids[rows], best[rows] = columns.cpu().numpy(), values.cpu().numpy()
-            bar.update(len(rows))
+    for rows, scores in _with_bar(score_sessions(model, queries), "Recommending", queries, model):
+        values, columns = top_k(scores, k)
+        ids[rows], best[rows] = columns.cpu().numpy(), values.cpu().numpy()
     return ids, best

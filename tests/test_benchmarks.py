@@ -11,6 +11,7 @@ from dataset.files import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import answering
 import benchmark
 import floor
 import scaling
@@ -113,3 +114,39 @@ def test_synthetic_sessions_have_a_structure():
     starts = np.r_[0, np.cumsum(lengths)[:-1]]
     pairs = set(zip(items[starts].tolist(), items[starts + 1].tolist(), strict=True))
     assert len(pairs) < 0.8 * len(starts)  # successors repeat
+
+
+def test_answering_is_measured_for_every_kind_of_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(answering, "ITEMS", 600)
+    monkeypatch.setattr(answering, "SESSIONS", 400)
+    output = tmp_path / "answering.md"
+    command = ["--dataset", "Demo", "--only", "GRU4REC,RandomWalk,Ensemble", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["answering.py", *command])
+    answering.main()
+    _, _, about, floor_line, _, head, _, *rows = output.read_text().splitlines()
+    assert about.startswith("Demo, ") and "; load before the start " in about
+    assert head.split(" | ")[3] == "one query, ms"
+    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in rows}
+    assert [bool(cell) for cell in cells["GRU4REC"]] == [True, True, True, False]
+    assert [bool(cell) for cell in cells["RandomWalk"]] == [True, False, True, True]
+    assert cells["Ensemble"] == ["", "", "", ""]  # none is committed for Demo
+
+
+def test_the_table_of_answers_by_hand():
+    measured = {
+        "GRU4REC": {"rate": 2000.4, "latency": 0.00125},
+        "SKNN": {"rate": 5e3, "latency": 0.002, "synthetic": 7},
+    }
+    text = answering.describe(measured, "Here.", floor=3000.0)
+    assert "is 3,000 queries per second" in text
+    assert "| GRU4REC | 2,000 | 1.5 | 1.25 |  |" in text
+    assert "| SKNN | 5,000 |  | 2.00 | 7 |" in text
+
+
+def test_sessions_of_answering_have_groups():
+    lists = answering.make_sessions(600, 2000, 13, 20)
+    assert len(lists) == 2000 and min(map(len, lists)) == 2
+    assert np.mean([*map(len, lists)]) == pytest.approx(13, abs=0.5)
+    assert {item for session in lists for item in session} <= {*range(1, 601)}
+    largest = [np.bincount(np.array(s) % 20).max() / len(s) for s in lists]
+    assert np.mean(largest) > 0.6

@@ -18,6 +18,7 @@ from models.baselines.base import (
     Baseline,
     binary,
     cut_sessions,
+    keep_strongest,
     last_occurrences,
     query_matrix,
     scale_rows,
@@ -48,9 +49,7 @@ class SKNN(Baseline):
             inside = last_occurrences(x)
             weights = np.broadcast_to(inside.sum(1, keepdims=True).clip(1) ** -0.5, x.shape)
             similarity = query_matrix(x, weights, inside, self.n_items) @ by_item  # (C, S)
-            offsets, chosen = strongest(similarity, self.k)
-            neighbours = (similarity.data[chosen], similarity.indices[chosen], offsets)
-            return csr_array(neighbours, shape=similarity.shape) @ sets
+            return keep_strongest(similarity, self.k) @ sets
 
         return self.without_ties(score)
 
@@ -58,16 +57,3 @@ class SKNN(Baseline):
 def normalized(sets: csr_array) -> csr_array:
     """Divide each row by the square root of its number of items."""
     return scale_rows(sets, np.diff(sets.indptr).clip(1) ** -0.5)
-
-
-def strongest(similarity: csr_array, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest entries of each row, ties by the lower column: offsets (C + 1,), indices into `data`."""
-    counts = np.diff(similarity.indptr)
-    if counts.max(initial=0) <= k:
-        return similarity.indptr, np.arange(similarity.nnz)
-    row = np.repeat(np.arange(len(counts)), counts)
-    index = np.arange(similarity.nnz)
-    full = np.flatnonzero(np.repeat(counts > k, counts))  # only rows with more than k entries need sorting
-    index[full] = full[np.lexsort((similarity.indices[full], -similarity.data[full], row[full]))]
-    first_k = np.arange(similarity.nnz) - np.repeat(similarity.indptr[:-1], counts) < k
-    return np.concatenate([[0], np.cumsum(np.minimum(counts, k))]), index[first_k]

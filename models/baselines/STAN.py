@@ -13,8 +13,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from models.baselines.base import Decay, last_occurrences, query_matrix, steps_back
-from models.baselines.SKNN import SKNN, normalized, strongest
+from models.baselines.base import Decay, last_occurrences, query_matrix, steps_back, strongest
+from models.baselines.SKNN import SKNN, normalized
 
 
 class STAN(SKNN):

@@ -14,8 +14,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dataset.options import NonNegative
-from models.baselines.base import last_occurrences, query_matrix, steps_back
-from models.baselines.SKNN import SKNN, strongest
+from models.baselines.base import last_occurrences, query_matrix, steps_back, strongest
+from models.baselines.SKNN import SKNN
 
 # Weight of a session's item, by its steps back (0 for the last item) and the session length.
 POSITION = {

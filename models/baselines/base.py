@@ -22,6 +22,8 @@ from models.base import RecordedModule
 
 # With more items, popularity ranks would not be distinct in float32.
 MOST_ITEMS = 2**24 - 2
+# Queries that are scored at once. The sparse products of more queries do not fit into the processor's cache.
+_BLOCK = 32
 _SMALLEST = float(np.finfo(np.float32).tiny)
 # Largest probability of an item for which the model has no evidence.
 _TAIL = 1e-9
@@ -68,7 +70,14 @@ class Baseline(RecordedModule, ABC):
     def without_ties(self, score: Callable[[np.ndarray], csr_array]) -> Callable[[Tensor, Tensor], Tensor]:
         """Make a scorer from a function x (C, L) -> raw scores (C, n + 1), positive for items with evidence."""
         rank = self.popularity_rank.numpy()
-        return lambda x, out: write_scores(score(x.numpy()), rank, out)
+
+        def scorer(x: Tensor, out: Tensor) -> Tensor:
+            for start in range(0, len(x), _BLOCK):
+                rows = slice(start, start + _BLOCK)
+                write_scores(score(x[rows].numpy()), rank, out[rows])
+            return out
+
+        return scorer
 
     def probabilities(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Like `scorer`, but the positive scores divided by their sum; 0 for the padding.
@@ -213,6 +222,27 @@ def scale_rows(matrix: csr_array, factors: np.ndarray) -> csr_array:
     scaled = matrix.copy()
     scaled.data = matrix.data * np.repeat(factors, np.diff(matrix.indptr))
     return scaled
+
+
+def strongest(matrix: csr_array, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest entries of each row, ties by the lower column: offsets (C + 1,), indices into `data`, ascending."""
+    counts = np.diff(matrix.indptr)
+    is_chosen = np.ones(matrix.nnz, bool)
+    for row in np.flatnonzero(counts > k):  # faster than to sort all entries
+        entries = slice(*matrix.indptr[row : row + 2])
+        values = matrix.data[entries]
+        smallest = np.partition(values, -k)[-k]
+        chosen, equal = values > smallest, np.flatnonzero(values == smallest)
+        by_column = matrix.indices[entries][equal].argsort()
+        chosen[equal[by_column[: k - chosen.sum()]]] = True
+        is_chosen[entries] = chosen
+    return np.concatenate([[0], np.cumsum(np.minimum(counts, k))]), np.flatnonzero(is_chosen)
+
+
+def keep_strongest(matrix: csr_array, k: int) -> csr_array:
+    """The matrix with only the k largest entries of each row, ties by the lower column."""
+    offsets, chosen = strongest(matrix, k)
+    return csr_array((matrix.data[chosen], matrix.indices[chosen], offsets), shape=matrix.shape)
 
 
 def query_matrix(x: np.ndarray, weights: np.ndarray, inside: np.ndarray, n_items: int) -> csr_array:

@@ -16,9 +16,9 @@ from scipy.sparse import csr_array
 
 from metrics import summarize
 from models import BASELINES, build_model
-from models.baselines import SLIST, base
-from models.baselines.base import CatalogueTooLarge, cut_sessions, popularity_ranks, write_scores
-from models.baselines.SKNN import strongest
+from models.baselines import SLIST, RandomWalk, base
+from models.baselines.base import CatalogueTooLarge, cut_sessions, popularity_ranks, strongest, write_scores
+from models.item_graph import item_graph
 from process_data import LONGEST_SESSION, Queries, Sessions, Vocabulary, load_dataset, maximal_sessions, prepare
 from sessionrec import scoring
 from sessionrec.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_checkpoint
@@ -103,6 +103,55 @@ def test_random_walk_by_hand():
     half = {"rel": 1e-3}  # the graph is stored in half precision
     assert raw_scores(model, [[1], [2]]) == pytest.approx(np.array([[0, 0, 1, far], [0, 0, far, 1]]), **half)
     assert raw_scores(model, [[2, 1]])[0] == pytest.approx([0, 0, 1 + far / 2, far + 1 / 2], **half)
+
+
+@pytest.mark.parametrize("keep", [2, 5, 100])
+def test_on_a_graph_with_many_edges_the_best_ends_of_walks_are_kept(keep, monkeypatch):
+    monkeypatch.setattr(RandomWalk, "_ROWS", 3)
+    monkeypatch.setattr(RandomWalk, "_KEEP", keep)
+    plain = fitted("RandomWalk", REPEATING, walk=0.7, norm=0.5)
+    monkeypatch.setattr(RandomWalk, "_MOST_STEPS", 0)
+    bounded = fitted("RandomWalk", REPEATING, walk=0.7, norm=0.5)
+    graph = item_graph(prefix_rows(REPEATING)).toarray()
+    strongest_edges = np.zeros_like(graph)
+    for row in range(N_ITEMS + 1):
+        best = np.argsort(-graph[row], kind="stable")[:keep]
+        strongest_edges[row, best] = graph[row, best]
+    ends = (np.eye(N_ITEMS + 1) + 0.7 * strongest_edges) @ plain.matrix("pairs").toarray()
+    kept = bounded.matrix("pairs").toarray()
+    for row in range(N_ITEMS + 1):
+        largest = np.sort(ends[row])[::-1][:keep]
+        assert np.sort(kept[row])[::-1][: len(largest)] == pytest.approx(largest, rel=1e-6)
+        assert kept[row][kept[row] > 0] == pytest.approx(ends[row][kept[row] > 0], rel=1e-6)
+    assert (kept > 0).sum(1).max() <= keep
+    assert bounded.matrix("neighbours").nnz == 0 < plain.matrix("neighbours").nnz
+    if keep == 100:  # nothing is left out: the same scores, except that the plain graph is in half precision
+        want = raw_scores(plain, REPEATED_QUERIES)
+        assert raw_scores(bounded, REPEATED_QUERIES) == pytest.approx(want, rel=1e-3, abs=1e-6)
+
+
+def test_walks_are_bounded_by_themselves_where_items_have_many_neighbours():
+    """500 items in 3,000 random sessions: each item has more than 100 neighbours."""
+    walks = np.random.default_rng(0).integers(1, 501, (3000, 12)).tolist()
+    rows = Sessions.from_lists([w[:-1] for w in walks], [w[-1] for w in walks], range(3000), n_items=500)
+    model = build_model("RandomWalk", n_items=500).fit(rows, popularity_of(walks, 500))
+    assert model.matrix("neighbours").nnz == 0
+    assert np.diff(model.matrix("pairs").indptr).tolist() == [0] + [100] * 500
+
+
+def test_the_walks_of_beauty_and_cell_are_not_bounded_and_would_lose_little(real_data, monkeypatch):
+    for name in ("Beauty", "Cell"):
+        data = prepare(load_dataset(real_data / f"Amazon_{name}"))
+        arguments = load_recipe("best", "RandomWalk", name.lower()).model
+        found = []
+        for most in (RandomWalk._MOST_STEPS, 0):
+            monkeypatch.setattr(RandomWalk, "_MOST_STEPS", most)
+            model = build_model("RandomWalk", n_items=data.n_items, **arguments).fit(data.train, data.popularity)
+            assert (model.matrix("neighbours").nnz > 0) == (most > 0)
+            metrics = summarize(rank_labels(model, data.valid))
+            found.append([metrics["HR@20"], metrics["MRR@20"]])
+        assert found[0] == pytest.approx(found[1], abs=0.001)
+        monkeypatch.undo()
 
 
 def test_sknn_by_hand():

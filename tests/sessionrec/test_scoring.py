@@ -1,5 +1,6 @@
 """Scores, ranks and top items, compared with hand computations and plain loops."""
 
+import io
 import math
 from dataclasses import replace
 from functools import partial
@@ -10,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import N_ITEMS, LastItem, as_queries, random_model, small_model
+from tqdm import tqdm
 
 from models import NEURAL_MODELS
-from sessionrec import scoring
+from sessionrec import distributed, scoring
 from sessionrec.scoring import popularity_scores, rank_labels, score_sessions, top_items, top_k
 
 # --------------------------------------------------------------------------------------------------
@@ -108,6 +110,34 @@ def test_scoring_is_without_dropout_and_restores_the_mode():
 def test_half_precision_weights_are_ranked_in_float32():
     scores = all_scores(random_model().bfloat16(), SESSIONS, mask_seen=False)
     assert scores.dtype == torch.float32
+
+
+def test_modules_get_their_own_mode_back():
+    model = small_model("GRU4REC", hidden_dropout=0.5).train()
+    model.dropout.eval()
+    all_scores(model, SESSIONS, mask_seen=False)
+    assert [module.training for module in (model, model.gru, model.dropout, model.hidden_dropout)] == [1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("score", ["cosine", "dot"])
+def test_a_few_queries_get_the_scores_of_many(score):
+    model = random_model(score=score, scale=3.0)
+    with torch.no_grad():
+        model.embedding.weight[4] = 0  # a vector without a direction
+    many = SESSIONS.take(np.arange(7).repeat(3))
+    want = all_scores(model, many, mask_seen=True)[::3]
+    torch.testing.assert_close(all_scores(model, SESSIONS, mask_seen=True), want, rtol=1e-6, atol=1e-6)
+
+
+def test_a_few_queries_are_scored_by_the_models_own_functions():
+    class Own(LastItem):
+        def item_matrix(self, ids=None):
+            return 2 * super().item_matrix(ids)
+
+    vectors = np.random.default_rng(0).normal(size=(N_ITEMS, 4))
+    own, plain = (kind(vectors, score="cosine") for kind in (Own, LastItem))
+    scores = [all_scores(model, SESSIONS.take([0, 2]), mask_seen=False)[:, 1:] for model in (own, plain)]
+    torch.testing.assert_close(scores[0], 2 * scores[1])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -209,6 +239,37 @@ def test_processes_share_the_chunks(world_size, monkeypatch):
             torch.testing.assert_close(scores, whole[chunk])
             rows += chunk.tolist()
     assert sorted(rows) == [*range(len(SESSIONS))]
+
+
+def test_ranking_shows_its_progress(monkeypatch):
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, **options):
+            super().__init__(**options, file=io.StringIO(), disable=False)
+            bars.append(self)
+
+        def close(self):
+            self.counted = self.n
+            super().close()
+
+    monkeypatch.setattr(scoring, "progress_bar", Bar)
+    model = random_model()
+    top_items(model, SESSIONS, k=2)
+    rank_labels(model, SESSIONS)
+    assert not bars  # a single chunk
+    monkeypatch.setattr(scoring, "_CHUNK_SESSIONS", 2)
+    rank_labels(model, SESSIONS, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "rank", lambda: 1)
+        rank_labels(model, SESSIONS)
+    assert not bars
+    top_items(model, SESSIONS, k=2)
+    rank_labels(model, SESSIONS)
+    assert [(bar.desc, bar.total, bar.counted, bar.leave, bar.delay) for bar in bars] == [
+        ("Recommending", 7, 7, True, 1),
+        ("Ranking", 7, 7, False, 1),
+    ]
 
 
 def test_no_queries_have_no_ranks():
