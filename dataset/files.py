@@ -29,6 +29,7 @@ from dataset.users import identify_users
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST_LINE = 1 << 24  # bytes: a session of a million items
 # 18 digits always fit into int64.
 _ID = re.compile(r"\s*[0-9]{1,18}\s*", re.ASCII)
 _LIST = re.compile(r"\s*\[\s*[0-9]{1,18}\s*(?:,\s*[0-9]{1,18}\s*)*\]\s*", re.ASCII)
@@ -158,10 +159,20 @@ def read_items(path: str | Path) -> dict[int, str]:
 
 
 def _read_text(path: Path) -> str:
+    """The text of a file. Raises DataError before a file of another kind can fill the memory."""
+    blocks = []
     try:
-        raw = path.read_bytes()
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise DataError(path, None, "is a pipe or a device; save it as a file")
+        with open(path, "rb") as file:
+            while block := file.read(LONGEST_LINE):
+                if len(block) == LONGEST_LINE and b"\n" not in block:
+                    line = sum(block.count(b"\n") for block in blocks) + 1
+                    raise DataError(path, line, f"is longer than {LONGEST_LINE:,} bytes; is this a file of sessions?")
+                blocks.append(block)
     except OSError as error:
         raise DataError(path, None, f"cannot be read ({error.strerror})") from None
+    raw = b"".join(blocks)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -300,7 +311,8 @@ def hash_dataset(folder: Path) -> str:
     """SHA-256 of a dataset's two files. A checkpoint stores it to identify its training data."""
     digest = hashlib.sha256()
     for file in ("train_sessions.csv", "test_sessions.csv"):
-        digest.update(hashlib.sha256((folder / file).read_bytes()).digest())
+        with open(folder / file, "rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -7,7 +7,8 @@ The objective is MRR@20 on the validation users of split 0. Test users are never
 than training by a recipe: it has fewer epochs, a sampled softmax and one seed. The best trial is therefore compared
 with the recipe `best` at the end: both are trained with all epochs and the full softmax, from up to two seeds.
 
-Every finished trial is one row of results/tuning/<dataset>.csv, and a study continues from that file.
+Every finished trial is one row of experiments/trials/<dataset>.csv, and a study continues from that file. One process
+at a time works on a file.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from optuna.trial import TrialState, create_trial
 
 from dataset.fetch import DownloadError
 from dataset.files import ROOT, SessionDataset, load_dataset, replacing
+from dataset.parts import lock_file
 from experiments.search_spaces import SPACES, Choice
+from experiments.trial_table import TRIALS_FOLDER, append_row, read_trials
 from models import NEURAL_MODELS
 from sessionrec.device import TrainingError
 from sessionrec.fit import History, StopTraining
 from sessionrec.recipes import Recipe, load_recipe
 from sessionrec.run import run_recipe
 
-TUNING, RECIPES = ROOT / "results" / "tuning", ROOT / "recipes.toml"
+RECIPES = ROOT / "recipes.toml"
 WRITTEN = "# Below this line `python -m experiments.tune --write` writes.\n"  # in recipes.toml
 TRIALS, EPOCHS = 30, 10  # finished trials per study; epochs of a neural trial
 RUNGS, REDUCTION = (3, 9, 27, 81), 3  # after these epochs a trial continues if it is in the best third so far
@@ -42,14 +45,6 @@ RUNGS, REDUCTION = (3, 9, 27, 81), 3  # after these epochs a trial continues if 
 # to the full softmax is within the spread of the seeds (benchmarks/README.md).
 NEGATIVES = 2048
 FINAL_SEEDS = (0, 1)
-# A row is a trial, or a final: a recipe trained from one seed, to compare it with others.
-# number: number of the trial, from 1; of a final, the trial whose values it uses, or none.
-# MRR@20, HR@20: validation metrics of the best epoch. epochs: length of the schedule.
-# data: first digits of the data's SHA-256. curve: MRR@20 after each epoch.
-# recipe: whether the values were those of the recipe `best` when the row was written.
-# params: the searched values of a trial, to three digits, or all values of a final's recipe.
-COLUMNS = "kind model number state seed MRR@20 HR@20 epochs seconds recipe data curve params".split()
-
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # do not print the study that is restored for every trial
 
 
@@ -65,31 +60,6 @@ def unflatten(params: dict) -> dict[str, dict]:
         section, key = name.split(".")
         changes.setdefault(section, {})[key] = value
     return changes
-
-
-def read_trials(dataset: str, model: str | None = None, *, folder: Path = TUNING) -> pd.DataFrame:
-    """The trials and finals of a dataset (its short name), or of one model on it. See COLUMNS."""
-    file = folder / f"{dataset}.csv"
-    if not file.exists():
-        return pd.DataFrame(columns=COLUMNS)
-    try:
-        table = pd.read_csv(file, dtype={"number": "Int64", "data": str})[COLUMNS]
-        table["curve"], table["params"] = table["curve"].map(json.loads), table["params"].map(json.loads)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{file} is not a table of trials ({error}); delete it to start again") from None
-    return table if model is None else table[table["model"] == model].reset_index(drop=True)
-
-
-def append_row(dataset: str, row: dict, *, folder: Path = TUNING) -> pd.DataFrame:
-    """Add a row to the dataset's CSV file; return the table of the row's model."""
-    rows = [*read_trials(dataset, folder=folder).to_dict("records"), row]
-    table = pd.DataFrame(rows, columns=COLUMNS).astype({"number": "Int64"})
-    table["curve"], table["params"] = table["curve"].map(json.dumps), table["params"].map(json.dumps)
-    with replacing(folder / f"{dataset}.csv") as part:
-        table.to_csv(part, index=False)
-    source = f"{row['kind']} {row['number']}" if row["number"] else "final of the recipe"
-    print(f"{dataset} {row['model']}, {source}: MRR@20 {row['MRR@20']:.4f}, {row['state']}", flush=True)
-    return read_trials(dataset, row["model"], folder=folder)
 
 
 def check_trials(trials: pd.DataFrame, sha256: str, epochs: int | None = None) -> None:
@@ -214,12 +184,18 @@ def compare_finals(trials: pd.DataFrame, recipe: Recipe) -> tuple[tuple | None, 
 
 
 def tune(
-    dataset: SessionDataset, model: str, *, trials: int = TRIALS, epochs: int = EPOCHS, folder: Path = TUNING
+    dataset: SessionDataset, model: str, *, trials: int = TRIALS, epochs: int = EPOCHS, folder: Path = TRIALS_FOLDER
 ) -> pd.DataFrame:
     """Run trials until `trials` have finished, including earlier ones; then the finals of a neural model.
 
-    Returns the model's rows of the table.
+    Returns the model's rows of the table. Raises OSError if another process works on the file, and ValueError for a
+    damaged one; both name it.
     """
+    with lock_file(folder / f"{dataset.short_name}.csv"):
+        return _continue_study(dataset, model, trials, epochs, folder)
+
+
+def _continue_study(dataset: SessionDataset, model: str, trials: int, epochs: int, folder: Path) -> pd.DataFrame:
     name, is_neural = dataset.short_name, model in NEURAL_MODELS
     recipe, table = load_recipe("best", model, name), read_trials(name, model, folder=folder)
     check_trials(table, dataset.sha256, epochs if is_neural else None)
@@ -241,12 +217,17 @@ def tune(
 
 
 def write_recipes(
-    dataset: str, models: Sequence[str], *, trials: int = TRIALS, folder: Path = TUNING, file: Path = RECIPES
+    dataset: str, models: Sequence[str], *, trials: int = TRIALS, folder: Path = TRIALS_FOLDER, file: Path = RECIPES
 ) -> list[str]:
     """Write the winners of complete studies into [best.<dataset>.<MODEL>]; return the models that changed.
 
     The text above the line WRITTEN is not changed. Below it, only the entries of these models change.
     """
+    with lock_file(file):
+        return _write_winners(dataset, models, trials, folder, file)
+
+
+def _write_winners(dataset: str, models: Sequence[str], trials: int, folder: Path, file: Path) -> list[str]:
     above, line, written = file.read_text(encoding="utf-8").partition(WRITTEN)
     if not line:
         raise ValueError(f"{file}: its line {WRITTEN!r} is missing; add it at the end")
@@ -287,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", nargs="+", choices=[*SPACES], default=[*SPACES], metavar="MODEL")
     parser.add_argument("--trials", type=int, default=TRIALS, help="number of finished trials per study")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of a neural trial")
-    parser.add_argument("--folder", type=Path, default=TUNING, help="folder of the CSV files of trials")
+    parser.add_argument("--folder", type=Path, default=TRIALS_FOLDER, help="folder of the CSV files of trials")
     parser.add_argument("--write", action="store_true", help="write the winners to recipes.toml; train nothing")
     args = parser.parse_args(argv)
     if args.trials < 1 or args.epochs < 1:

@@ -48,16 +48,7 @@ def project_copy(tmp_path_factory):
     for pattern in ("*.py", "*.toml", "*.txt", "*.ipynb", "README.md", "Makefile"):
         for file in root.glob(pattern):
             shutil.copy(file, copy)
-    for folder in (
-        "dataset",
-        "experiments",
-        "models",
-        "notebooks",
-        "plots",
-        "pretrained_model",
-        "results/tuning",
-        "sessionrec",
-    ):
+    for folder in ("dataset", "experiments", "models", "notebooks", "plots", "pretrained_model", "sessionrec"):
         if (root / folder).is_dir():
             ignored = shutil.ignore_patterns("Amazon_*", "__pycache__", ".*")
             shutil.copytree(root / folder, copy / folder, ignore=ignored)

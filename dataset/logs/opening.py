@@ -18,6 +18,8 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
+from dataset.logs.parquet import needs_more_memory
+
 BLOCK = 1 << 24
 LONGEST_LINE = 1 << 20  # bytes
 # Logs become 3 to 20 times smaller. The ratio counts only for files that unpack to much more than memory holds easily.
@@ -61,6 +63,20 @@ def reading(path: Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         reason = "its Parquet data are damaged or of an unknown kind; write it again, or save it as CSV"
         raise ConvertError(f"{path}: the file cannot be read: {reason}") from None
+
+
+def check_parquet_size(path: Path) -> None:
+    """Raise ConvertError for a Parquet file that is made to fill memory, or whose metadata are damaged."""
+    with reading(path):
+        try:
+            is_bomb = needs_more_memory(path, max(LARGE, LARGEST_RATIO * path.stat().st_size))
+        except ValueError:
+            raise pl.exceptions.ComputeError from None  # as if polars had read the metadata
+    if is_bomb:
+        raise ConvertError(
+            f"{path}: the file unpacks to more than {LARGEST_RATIO} times its size, which no log does; look at its "
+            "columns"
+        )
 
 
 def is_parquet(path: Path) -> bool:

@@ -17,7 +17,7 @@ import polars as pl
 from tqdm import tqdm
 
 from dataset.logs.formats import SAMPLE_ROWS, describe_columns, detect_format, find_columns
-from dataset.logs.opening import ConvertError, is_parquet, reading
+from dataset.logs.opening import ConvertError, check_parquet_size, is_parquet, reading
 from dataset.logs.parse import parse_log
 from dataset.logs.sequences import expand_lists, fold_prefixes
 from dataset.logs.times import UNITS, describe, find_unit, to_seconds
@@ -77,6 +77,7 @@ def _open_text(path: Path, columns: str | None, unit: str | None) -> Log:
 
 
 def _open_parquet(path: Path, columns: str | None, unit: str | None) -> Log:
+    check_parquet_size(path)
     with reading(path):
         frame = pl.scan_parquet(path, glob=False)
         names = list(frame.collect_schema())

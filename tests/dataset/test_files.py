@@ -3,6 +3,7 @@
 import csv
 import os
 import stat
+import tracemalloc
 import warnings
 
 import pytest
@@ -167,6 +168,25 @@ def test_line_of_an_error_counts_lines_not_records(tmp_path):
 def test_missing_file_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"absent\.csv: cannot be read \(No such file"):
         read_sessions(tmp_path / "absent.csv")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices and pipes are POSIX")
+@pytest.mark.parametrize("read", [read_sessions, read_items])
+def test_an_endless_file_is_refused_before_it_fills_the_memory(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe"):
+        with pytest.raises(DataError, match=f"^{path}: is a pipe or a device; save it as a file$"):
+            read(path)
+    path = write(tmp_path, "session,label\n[1],2\n")
+    with open(path, "r+b") as file:
+        file.truncate(5 << 30)  # takes no place on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="train_sessions.csv, line 3: is longer than 16,777,216 bytes"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_last_row_without_a_line_end_is_read_with_a_warning(tmp_path):

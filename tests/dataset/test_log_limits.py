@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from dataset.convert import main
 from dataset.files import read_items, replacing
-from dataset.logs import opening
+from dataset.logs import opening, parquet
 from dataset.logs.convert import ConvertOptions, convert
 from dataset.logs.opening import ConvertError
 from dataset.logs.read_log import read_log
@@ -131,6 +133,76 @@ def test_a_file_that_unpacks_to_a_multiple_of_its_size_is_refused(tmp_path, monk
     monkeypatch.setattr(opening, "LARGE", 1 << 20)
     log = write(tmp_path, gzip.compress(b"u,a,1\n" * 1_000_000), "log.csv")
     assert "the file unpacks to more than 200 times its size, which no log does" in error_of(log)
+
+
+PARQUET_BOMBS = {
+    "rows": lambda: pl.DataFrame({name: pl.repeat(1, 2_000_000, eager=True) for name in ("user", "item", "time")}),
+    "string": lambda: pl.DataFrame({"user": ["u", "v"], "item": ["x" * 40_000_000, "b"], "time": [1, 2]}),
+    "list": lambda: pl.DataFrame({"user": ["u", "v"], "items": [[1] * 4_000_000, [2, 3]]}),
+}
+
+
+@pytest.mark.parametrize("bomb", PARQUET_BOMBS)
+def test_a_small_parquet_file_that_declares_much_is_refused_at_once(bomb, tmp_path, monkeypatch):
+    log = tmp_path / "log.parquet"
+    PARQUET_BOMBS[bomb]().write_parquet(log, compression="zstd")
+    assert log.stat().st_size < 20_000
+    monkeypatch.setattr(opening, "LARGE", 1 << 24)
+    monkeypatch.setattr(pl, "scan_parquet", None)  # of ten times the size, polars would take 3 GB
+    assert error_of(log) == (
+        f"{log}: the file unpacks to more than 200 times its size, which no log does; look at its columns"
+    )
+
+
+def test_the_sizes_of_a_parquet_file_are_those_of_its_pages(tmp_path):
+    log, rows = tmp_path / "log.parquet", 100_000
+    columns = {"user": [f"user {i // 7}" for i in range(rows)], "item": range(rows), "f": [0.5] * rows}
+    nested = {"list": [[1, 2]] * rows, "struct": [{"a": True}] * rows}
+    for compression in ("zstd", "snappy", "gzip", "lz4", "uncompressed"):
+        frame = pl.DataFrame(columns | nested)
+        frame.write_parquet(log, compression=compression, row_group_size=30_000, metadata={"k": "v"})
+        # 8 bytes for each row and for each of its 3 + 2 + 1 values, and a bit for each page
+        least = 8 * rows * 7
+        assert parquet.needs_more_memory(log, least) and not parquet.needs_more_memory(log, 2 * least)
+
+
+def test_damaged_parquet_metadata_are_one_sentence(tmp_path):
+    log = tmp_path / "log.parquet"
+    pl.DataFrame({"user": ["u"] * 9, "item": [*"abcdefghi"], "timestamp": range(9)}).write_parquet(log)
+    good, random = log.read_bytes(), np.random.default_rng(0)
+    footer = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    for attempt in range(300):
+        bad = bytearray(good)
+        for position in random.integers(4 if attempt % 2 else footer, len(good), 1 + attempt % 3):
+            bad[position] = random.integers(256)
+        log.write_bytes(bad if attempt % 5 else bad[: random.integers(4, len(bad))])
+        try:
+            pl.concat(read_log(log).batches)
+        except ConvertError as error:
+            assert str(error).startswith(f"{log}") and "\n" not in str(error)
+
+
+FOOTERS = [b"", b"\0", b"\x19" * 5000, b"\x1c" * 5000, b"\x59\xfc" + b"\xff" * 9, b"\x16" + b"\xff" * 99]
+
+
+@pytest.mark.parametrize("footer", FOOTERS)
+def test_made_up_parquet_metadata_are_one_sentence(footer, tmp_path):
+    log = write(tmp_path, b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1", "log.parquet")
+    assert "its Parquet data are damaged or of an unknown kind" in error_of(log)
+
+
+def test_an_endless_file_is_one_sentence(tmp_path):
+    for device in ("/dev/zero", "/dev/urandom"):
+        assert error_of(Path(device)) == f"{device}: this is a pipe or a device; save the log as a file"
+    log = write(tmp_path, GOOD)
+    with open(log, "r+b") as file:
+        file.truncate(5 << 30)  # takes no place on the disk
+    tracemalloc.start()
+    try:
+        assert f"{log}, line 6: the line has more than 1,048,576 bytes" in error_of(log)
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 # --------------------------------------------------------------------------------------------------
