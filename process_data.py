@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,13 +24,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from dataset.files import SessionDataset, load_dataset, load_datasets, read_sessions
-from dataset.options import Count, Seed, Size, checked
+from dataset.options import Count, Seed, Share, Size, check, checked
 from dataset.sessions import (
     LONGEST_SESSION,
     PADDING,
     DataError,
     Sessions,
     Vocabulary,
+    check_columns,
+    check_popularity,
     clean_sessions,
     count_items,
     has_repeats,
@@ -60,12 +62,17 @@ class Queries(Sessions):
     that the session already holds.
     """
 
+    made_by: ClassVar[str] = "data.valid of data = prepare(dataset)"
+
     popularity: np.ndarray
     mask_seen: bool
 
     @classmethod
+    @checked
     def of(cls, sessions: Sessions, popularity: np.ndarray, mask_seen: bool) -> Queries:
-        """Encoded sessions as queries."""
+        """Encoded sessions as queries. Raises ValueError for raw ids, and for a popularity of another length."""
+        _check_encoded(sessions, "Queries.of")
+        check_popularity(popularity, sessions.n_items)
         return cls(**vars(sessions), popularity=popularity, mask_seen=mask_seen)
 
 
@@ -77,6 +84,8 @@ class Prepared:
     a training session ever holds an item twice; if none does, seen items are not worth recommending.
     split, split_seed, shares: how it was split, for the header of a checkpoint.
     """
+
+    made_by: ClassVar[str] = "prepare(dataset)"
 
     name: str
     sha256: str
@@ -106,8 +115,8 @@ def prepare(
     *,
     split: str = "user",
     split_seed: Seed = 0,
-    valid_share: float | None = None,
-    test_share: float | None = None,
+    valid_share: Share | None = None,
+    test_share: Share | None = None,
     min_item_count: Count = 1,
     min_session_length: Count = 1,
     fit_on: Literal["train", "all"] = "train",
@@ -126,6 +135,7 @@ def prepare(
         ids, counts = count_items(rows)
         return clean_sessions(rows, keep=ids[counts >= min_item_count], min_session_length=min_session_length)
 
+    check_columns(dataset.train, "labels", "users")
     rows = clean(dataset.train) if fit_on == "all" else dataset.train
     splits = split_sessions(rows, split, valid_share=valid_share, test_share=test_share, seed=split_seed)
     if split in ("leave-one-out", "last") and not test_share and dataset.test.labels is not None:
@@ -239,9 +249,11 @@ class TrainDataset(StepDataset):
     Batch(x=tensor([1, 2]), y=tensor([2, 3]), w=tensor([2., 1.]))
     """
 
-    @checked
     def __init__(self, sessions: Sessions, *, fold: bool = True, weights: Literal["rows", "once"] = "rows"):
         _check_encoded(sessions, "TrainDataset")
+        check("fold", fold, bool)
+        check("weights", weights, Literal["rows", "once"])
+        check_columns(sessions, "labels")
         if not fold and weights == "once":
             raise ValueError("weights='once' needs fold=True: unfolded rows repeat their steps")
         if fold:
@@ -267,6 +279,7 @@ class MyDataset(StepDataset):
 
     def __init__(self, sessions: Sessions):
         _check_encoded(sessions, "MyDataset")
+        check_columns(sessions, "labels")
         y = np.zeros_like(sessions.items)
         some = sessions.lengths > 0  # encoding may have left a held-out session empty
         y[sessions.offsets[1:][some] - 1] = sessions.labels[some]
@@ -374,8 +387,7 @@ def get_slice(x: Tensor) -> Slice:
     >>> get_slice(torch.tensor([[464, 1150, 0]])).alias_inputs
     tensor([[1, 2, 0]])
     """
-    if x.dim() != 2 or x.is_floating_point():
-        raise ValueError(f"get_slice takes a batch of encoded ids (B, L), not {tuple(x.shape)} {x.dtype}")
+    _check_batch(x, "get_slice")
     B, L = x.shape
     mask = x > PADDING
     ordered, order = x.sort(dim=1)
@@ -395,11 +407,19 @@ def get_slice(x: Tensor) -> Slice:
     return Slice(alias_inputs, torch.cat([A_in, A_out], 2), items, mask)
 
 
+def _check_batch(x: Tensor, taker: str) -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{taker} takes a batch of encoded ids (B, L), torch.tensor([[1, 2]]), not {type(x).__name__}")
+    if x.dim() != 2 or x.is_floating_point():
+        raise ValueError(f"{taker} takes a batch of encoded ids (B, L), not {tuple(x.shape)} {x.dtype}")
+
+
 def expand_prefixes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Every prefix of a zero-padded batch x (B, L) as a row: (P, L), and the mask (B, L) they came from.
 
     Row p belongs to the p-th True of the mask, in row-major order, so `out[mask] = states` puts them back.
     """
+    _check_batch(x, "expand_prefixes")
     mask = x > PADDING
     L = x.shape[1]
     lower = torch.ones(L, L, dtype=torch.bool, device=x.device).tril()  # row t keeps items 0..t

@@ -15,6 +15,7 @@ import json
 import sys
 from pathlib import Path
 
+from dataset.commands import report
 from dataset.files import check_outputs
 from dataset.logs.times import UNITS
 from process_data import DataError, Sessions
@@ -68,22 +69,22 @@ def main(argv: list[str] | None = None) -> int:
             given = read_labelled(args.evaluate, checkpoint)
             _print_warning(given)
             _print_evaluation(checkpoint, given.sessions, args)
+            sys.stdout.flush()
             return 0
         found = _write_recommendations(checkpoint, args, log_options)
+        print(f"{args.output}: {found}", flush=True)
     except ClassNeededError as error:
         call = "recommend" if args.sessions else "evaluate"
         remedy = f"the command line cannot pass a class, so call {call} from Python"
         print(f"recommend.py: {error}; {remedy} (docs/adding_a_model.md)", file=sys.stderr)
         return 1
     except (DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
-        print(f"recommend.py: {error}", file=sys.stderr)
-        return 1
+        return report("recommend.py", error)
     except KeyboardInterrupt:
         print("recommend.py: interrupted; nothing was written", file=sys.stderr)
         return 130
     finally:
         distributed.stop()
-    print(f"{args.output}: {found}")
     return 0
 
 

@@ -12,16 +12,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from dataset.commands import report
 from dataset.fetch import DownloadError
 from dataset.files import ROOT, check_outputs, replacing
 from dataset.options import Seed, Size, check
 from dataset.split import SPLITS
 from models import BASELINES, MODELS
+from models.base import constructor_parameters
 from process_data import DataError, load_dataset
 from sessionrec import distributed
 from sessionrec.checkpoint import CheckpointError
 from sessionrec.device import TrainingError
-from sessionrec.recipes import load_recipe
+from sessionrec.recipes import OPTIONS, load_recipe, parse_changes
 from sessionrec.results import summarize_run
 from sessionrec.resume import discard_resume_files, resume_files
 from sessionrec.run import Run, Split, run_recipe, train_on_all_rows
@@ -42,9 +44,11 @@ def main(argv: list[str] | None = None) -> int:
         if result:
             with replacing(args.json) as part:
                 part.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        discard_resume_files(resume_file)
+        _print_summary(args, run)
+        sys.stdout.flush()
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
+        return report("train.py", error)
     except KeyboardInterrupt:  # outside of the training loop: while reading data, or ranking
         if distributed.rank() == 0:
             left = f"; --resume continues from {resume_file}" if resume_files(resume_file) else ""
@@ -57,8 +61,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     finally:
         distributed.stop()
-    discard_resume_files(resume_file)
-    _print_summary(args, run)
     return 0
 
 
@@ -71,7 +73,7 @@ def _train(args: argparse.Namespace, resume_file: Path) -> tuple[Run, dict | Non
     outputs = [args.output, resume_file, *([args.json] if args.json else [])]
     names = ("train_sessions.csv", "test_sessions.csv", "items.csv")
     check_outputs(outputs, inputs=[*(dataset.folder / name for name in names), ROOT / "recipes.toml"])
-    recipe = load_recipe(args.recipe, args.model, dataset.short_name)
+    recipe = load_recipe(args.recipe, args.model, dataset.short_name).with_changes(args.set)
     if args.epochs is not None:
         if args.model not in BASELINES:
             recipe = recipe.with_changes({"fit": {"epochs": args.epochs}})
@@ -105,6 +107,10 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, help="the checkpoint, a .safetensors file")
     parser.add_argument("--recipe", default="best", help="of recipes.toml: best, fast, report")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="any other value of the recipe, such as fit.lr=0.01 or model.width=64; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of weights, dropout, batches")
     parser.add_argument("--split", default="user", choices=SPLITS)
     parser.add_argument("--split-seed", type=int, default=0)
@@ -116,15 +122,28 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last epoch")
     parser.add_argument("--json", type=Path, help="write settings, metrics, ranks and table to this file")
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; {_describe_set(unknown[0], args.model)}")
     if args.output.suffix != ".safetensors":
         parser.error(f"--output {args.output}: name a .safetensors file")
     try:
         for option, hint in {"--epochs": Size | None, "--seed": Seed, "--split-seed": Seed}.items():
             check(option, getattr(args, option[2:].replace("-", "_")), hint)
+        args.set = parse_changes(args.set)
     except ValueError as error:
         parser.error(str(error))
+    if args.epochs is not None and "epochs" in args.set.get("fit", {}):
+        parser.error("--epochs and --set fit.epochs=... say the same; omit one")
     return args
+
+
+def _describe_set(option: str, model: str) -> str:
+    """How to set a value of the recipe, with the section to which an unknown option belongs."""
+    name = option.lstrip("-").split("=")[0].replace("-", "_")
+    sections = {**OPTIONS, "model": constructor_parameters(MODELS[model])}
+    section, name = next(((s, name) for s, options in sections.items() if name in options), ("fit", "lr"))
+    return f"values of the recipe are set by --set, for example --set {section}.{name}=VALUE"
 
 
 def _print_summary(args: argparse.Namespace, run: Run) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dataset.commands import report  # noqa: E402
 from dataset.logs.convert import ConvertOptions, convert  # noqa: E402
 from dataset.logs.export import TOOLS, export  # noqa: E402
 from dataset.logs.sessionize import SPLITS  # noqa: E402
@@ -65,13 +66,14 @@ def main(argv: list[str] | None = None) -> int:
             options = ConvertOptions(**values)
             names = ("columns", "time_unit", "test_log", "items")
             print(convert(args.log, args.output, options, **{name: getattr(args, name) for name in names}))
+        sys.stdout.flush()
     except ValueError as error:
-        print(f"convert.py: {error}", file=sys.stderr)
-        return 1
+        return report("convert.py", error)
     except OSError as error:
-        reason = f"{error.filename or args.output} cannot be written ({error.strerror})" if error.strerror else error
-        print(f"convert.py: {reason}; choose another --output", file=sys.stderr)
-        return 1
+        if error.strerror and error.filename is None:  # the standard output
+            return report("convert.py", error)
+        reason = f"{error.filename} cannot be written ({error.strerror})" if error.strerror else error
+        return report("convert.py", OSError(f"{reason}; choose another --output"))
     return 0
 
 

@@ -23,6 +23,7 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dataset.commands import describe  # noqa: E402
 from dataset.parts import part_file, remove_leftovers  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -243,9 +244,9 @@ def main() -> None:
     """Fetch every dataset and print one line for each."""
     try:
         for name in AMAZON.values():
-            print(f"{name}: verified in {os.path.relpath(fetch(name))}")
+            print(f"{name}: verified in {os.path.relpath(fetch(name))}", flush=True)
     except (OSError, DownloadError) as error:
-        sys.exit(str(error))
+        sys.exit(describe(error))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from dataset.fetch import AMAZON, ServerUnreachable, fetch
+from dataset.options import checked
 from dataset.parts import part_file
 from dataset.sessions import DataError, Sessions, offsets_of
 from dataset.users import identify_users
@@ -65,6 +66,7 @@ def read_table(path: str | Path, *, labels: bool) -> Table:
     return Table(header, rows, fail)
 
 
+@checked
 def read_sessions(path: str | Path, *, labels: bool | None = None) -> Sessions:
     """Read one session file strictly.
 
@@ -131,6 +133,7 @@ def _header_and_rows(
     return header, body
 
 
+@checked
 def read_items(path: str | Path) -> dict[int, str]:
     """Item id -> item name, from the `items.csv` (`id,item`) that `dataset/convert.py` writes.
 
@@ -188,7 +191,21 @@ def _read_csv(path: Path, text: str) -> list[list[str]]:
     try:
         return list(reader)
     except csv.Error as error:
-        raise DataError(path, reader.line_num, f"is not valid CSV, or is incomplete ({error})") from None
+        line, reason = _find_csv_error(text), str(error)
+        if "unexpected end" in reason:
+            reason = "a quote opens a cell and is never closed"
+        raise DataError(path, line, f"is not valid CSV, or is incomplete ({reason})") from None
+
+
+def _find_csv_error(text: str) -> int:
+    """The first line of the record that is not valid CSV. Computed only to report an error."""
+    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
+    try:
+        for _ in reader:
+            line = reader.line_num + 1
+    except csv.Error:
+        pass
+    return line
 
 
 def _line_of_row(text: str, row: int) -> int:
@@ -230,6 +247,8 @@ class SessionDataset:
     None if there is no such file, or all names are the ids.
     """
 
+    made_by: ClassVar[str] = 'load_dataset("Demo")'
+
     name: str
     folder: Path
     train: Sessions
@@ -249,6 +268,7 @@ def short_name(name: str) -> str:
     return short.get(name.lower(), name.lower())
 
 
+@checked
 def find_dataset(name: str | Path) -> Path:
     """The folder of a dataset, given as a path or as the name of a folder in DATASET_ROOT or `dataset/`.
 
@@ -316,7 +336,8 @@ def hash_dataset(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_datasets(names: Sequence[str | Path]) -> list[SessionDataset]:
+@checked
+def load_datasets(names: list[str | Path]) -> list[SessionDataset]:
     """Load each dataset. If the download server is unreachable, print a message and return only Demo.
 
     Raises DataError, and `dataset.fetch.DownloadError` if the server sends a wrong answer.

@@ -19,6 +19,11 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dataset.commands import describe  # noqa: E402
+from dataset.files import replacing  # noqa: E402
+
 ITEMS = 800  # sorted by popularity; item i belongs to category i % CATEGORIES
 CATEGORIES = 20
 RAW_IDS = 3000  # raw ids are drawn from 0..2999, so they have gaps
@@ -43,9 +48,8 @@ def make_demo(folder: str | Path, seed: int = 2026) -> None:
         "train": [(items[:end], items[end]) for items in train for end in range(1, len(items))],
         "test": [(session, label) for *session, label in test],
     }
-    Path(folder).mkdir(parents=True, exist_ok=True)
     for split, pairs in rows.items():
-        with open(Path(folder) / f"{split}_sessions.csv", "w", newline="") as file:
+        with replacing(Path(folder) / f"{split}_sessions.csv") as part, open(part, "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("session", "label"))
             writer.writerows(([raw_ids[item] for item in session], raw_ids[label]) for session, label in pairs)
@@ -64,8 +68,7 @@ def make_log(path: str | Path, seed: int = 2026) -> None:
         for item in items:
             clicks.append((time, f"user-{user:04}", f"category-{item % CATEGORIES:02}/item-{raw_ids[item]:04}"))
             time += 60 + int(random.random() * 240)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with replacing(path) as part, open(part, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("user", "item", "timestamp"))
         writer.writerows((user, item, time) for time, user, item in sorted(clicks))
@@ -131,7 +134,7 @@ def main() -> None:
         else:
             make_demo(args.folder)
     except OSError as error:
-        sys.exit(f"make_demo.py: {error}")
+        sys.exit(f"make_demo.py: {describe(error)}")
 
 
 if __name__ == "__main__":

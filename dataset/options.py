@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import reprlib
 import types
 import typing
 from collections.abc import Callable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Union
 
 import numpy as np
@@ -50,14 +52,24 @@ Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # torch and numpy take these, also once epoch and rank are mixed in
 Precision = Literal["auto", "fp32", "bf16"]
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a table"}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a table",
+    Path: "a Path",
+}
+_ACCEPTED = {list: (list, tuple), int: Integral, float: Real, bool: (bool, np.bool_), Path: os.PathLike}
 
 
 def check(name: str, value: object, hint: object) -> None:
     """Raise ValueError unless the value has the annotated type and range.
 
-    hint: int, float, bool, str, list, dict, None, Literal, Annotated[int or float, Range], list[...], dict[str, ...],
-    or a union of these. Any other annotation accepts everything.
+    hint: int, float, bool, str, Path, list, dict, None, Literal, Annotated[int or float, Range], list[...],
+    dict[str, ...], a class with the attribute `made_by` (how to get an object of it), or a union of these. Any other
+    annotation accepts everything.
     """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
@@ -65,7 +77,7 @@ def check(name: str, value: object, hint: object) -> None:
     elif origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in parts):
             *most, last = map(repr, parts)
-            raise ValueError(f"{name}={reprlib.repr(value)}: choose {', '.join(most)} or {last}")
+            raise ValueError(f"{name}={_short(value)}: choose {', '.join(most)} or {last}")
     elif origin is Annotated:
         limits = next((part for part in parts[1:] if isinstance(part, Range)), _ANY)
         _check_plain(name, value, parts[0], limits)
@@ -73,8 +85,11 @@ def check(name: str, value: object, hint: object) -> None:
         _check_plain(name, value, origin)
         for key, entry in value.items() if origin is dict else enumerate(value):
             check(f"{name}.{key}" if origin is dict else f"{name}[{key}]", entry, parts[-1])
-    elif hint in _KINDS:
+    elif isinstance(hint, type) and hint in _KINDS:
         _check_plain(name, value, hint)
+    elif hasattr(hint, "made_by") and not isinstance(value, hint):
+        kind = type(value).__name__
+        raise ValueError(f"{name}: must be {hint.__name__}, such as {hint.made_by}, and this is of the type {kind}")
 
 
 def _check_union(name: str, value: object, hints: tuple) -> None:
@@ -92,14 +107,18 @@ def _check_union(name: str, value: object, hints: tuple) -> None:
 
 
 def _check_plain(name: str, value: object, kind: type, limits: Range = _ANY) -> None:
-    accepted = {int: Integral, float: Real, bool: (bool, np.bool_)}.get(kind, kind)
-    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    fits = isinstance(value, _ACCEPTED.get(kind, kind)) and (kind is bool or not isinstance(value, bool))
     if fits and kind in (int, float):
         if limits.high >= _LARGE and limits.high < value < math.inf:
-            raise ValueError(f"{name}={reprlib.repr(value)}: must be {_KINDS[kind]} of at most {limits.high:.10g}")
+            raise ValueError(f"{name}={_short(value)}: must be {_KINDS[kind]} of at most {limits.high:.10g}")
         fits = limits.holds(value) and -math.inf < value < math.inf
     if not fits:
-        raise ValueError(f"{name}={reprlib.repr(value)}: must be {_KINDS[kind]}{limits}")
+        raise ValueError(f"{name}={_short(value)}: must be {_KINDS[kind]}{limits}")
+
+
+def _short(value: object) -> str:
+    """The value in one short line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 @functools.cache

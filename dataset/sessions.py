@@ -11,13 +11,16 @@ rows of a user together. `dataset.users` finds the users.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from dataset.options import Count, check, checked
 from dataset.users import find_users  # noqa: F401
 
 PADDING = 0
@@ -50,19 +53,30 @@ class Sessions:
     n_items: int | None = None
     chains: np.ndarray | None = None
 
+    made_by: ClassVar[str] = "Sessions.from_lists(lists, labels, users)"
+
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]], labels=None, users=None, n_items=None) -> Sessions:
-        """Sessions from lists of ids. Raises DataError for an id that is not a non-negative integer."""
-        flat, lengths = flatten(lists)
-        try:
-            items = np.array(flat)
-        except ValueError:  # lists of unequal length in place of ids
-            items = np.array(flat, object)
-        is_flat = items.ndim == 1
-        if items.size and not (is_flat and items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < 2**63):
-            raise DataError("sessions", None, "item ids must be non-negative integers")
-        labels, users = (None if a is None else np.asarray(a, np.int64) for a in (labels, users))
-        return cls(items.astype(np.int64), offsets_of(lengths), labels, users, n_items)
+        """Sessions from lists of ids.
+
+        labels, users: one integer a session. n_items: the ids are encoded, 1..n_items, and a label may be 0. Raises
+        DataError for anything that is not a non-negative integer, and for a wrong number of labels or users.
+        """
+        check("n_items", n_items, Count | None)
+        lists = as_lists(lists)
+        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+        items = _as_ids("sessions", "item ids", [item for session in lists for item in session])
+        columns = {"labels": labels, "users": users}
+        for name, values in columns.items():
+            if values is not None:
+                columns[name] = _as_ids(name, name, values)
+                if len(columns[name]) != len(lists):
+                    raise DataError(name, None, f"there are {len(columns[name])} for {len(lists)} sessions")
+        if n_items is not None:
+            labels = items[:0] if labels is None else columns["labels"]
+            if items.size and not 1 <= items.min() <= items.max() <= n_items or labels.max(initial=0) > n_items:
+                raise DataError("sessions", None, f"encoded ids are 1..{n_items}; leave n_items out for raw ids")
+        return cls(items, offsets_of(lengths), **columns, n_items=n_items)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -92,7 +106,8 @@ class Sessions:
         return replace(self, items=self.items[flat], offsets=offsets, **columns)
 
     def with_labels_appended(self) -> Sessions:
-        """Append to each session its label."""
+        """Append to each session its label. Raises ValueError if there are no labels."""
+        check_columns(self, "labels")
         items = np.insert(self.items, self.offsets[1:], self.labels)
         return replace(self, items=items, offsets=self.offsets + np.arange(len(self) + 1), labels=None)
 
@@ -107,13 +122,60 @@ class Sessions:
         return out
 
 
-def flatten(lists: Sequence[Sequence]) -> tuple[list, np.ndarray]:
-    """The items of all sessions, and the length of each session (R,). Raises DataError for what is not a list."""
+def check_columns(sessions: Sessions, *names: str) -> None:
+    """Raise ValueError if the sessions have no `labels`, or no `users`."""
+    for name in names:
+        if getattr(sessions, name) is None:
+            raise ValueError(f"the sessions have no {name}; name them: {Sessions.made_by}")
+
+
+def check_popularity(popularity: object, n_items: int | None = None) -> None:
+    """Raise ValueError unless it holds counts (n + 1,), for `n_items` items if that is given."""
+    is_right = isinstance(popularity, np.ndarray) and popularity.ndim == 1 and popularity.dtype.kind in "iu"
+    if not is_right or n_items not in (None, len(popularity) - 1) or not len(popularity) or popularity.min() < 0:
+        count = "n" if n_items is None else n_items
+        raise ValueError(f"popularity must be an array of counts of 0..{count}: that of `data = prepare(dataset)`")
+
+
+def as_lists(lists: object) -> list[Sequence]:
+    """Sessions of ids or names as a list. Raises DataError for anything that is not a sequence of sequences."""
+    if hasattr(lists, "ndim") and hasattr(lists, "tolist") and lists.ndim != 1:
+        reason = "an array may hold padding; pass a list without it for each session, such as row[row > 0].tolist()"
+        raise DataError("sessions", None, reason)
+    if not isinstance(lists, Iterable) or isinstance(lists, str | bytes | Mapping | AbstractSet):
+        raise DataError("sessions", None, f"pass a list of lists of items, [[1, 2]], not {type(lists).__name__}")
+    lists = list(lists)
     for session in lists:
-        # Text is a sequence of letters, bytes are a sequence of integers: neither is a session.
-        if isinstance(session, (str, bytes)) or getattr(session, "ndim", 1) == 0 or not hasattr(session, "__len__"):
+        is_sequence = hasattr(session, "__len__") and hasattr(session, "__getitem__")
+        is_sequence &= getattr(session, "ndim", 1) == 1
+        if isinstance(session, str | bytes | Mapping) or not is_sequence:
             raise DataError("sessions", None, "each session must be a list of items: [[1, 2]], not [1, 2]")
-    return [item for session in lists for item in session], np.fromiter(map(len, lists), np.int64, len(lists))
+    return lists
+
+
+def _as_ids(name: str, what: str, values: object) -> np.ndarray:
+    """Values as an array (N,) of int64. Raises DataError for anything else than non-negative integers."""
+    try:
+        ids = np.asarray(values)
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # lists of different lengths, strange objects
+        ids = np.empty((), object)
+    is_bool = isinstance(values, list) and any(isinstance(value, bool) for value in values)
+    if ids.size == 0 and ids.ndim == 1:
+        return np.zeros(0, np.int64)
+    if is_bool or ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**63:
+        raise DataError(name, None, f"{what} must be non-negative integers below 2^63, one after another")
+    return ids.astype(np.int64)
+
+
+def _as_integers(values: object) -> np.ndarray:
+    """Integers of any shape as int64. Raises ValueError."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError, RuntimeError):
+        array = np.empty((), object)
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"ids must be integers, and these are of the type {type(values).__name__} ({array.dtype})")
+    return array.astype(np.int64)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
@@ -125,13 +187,16 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 # Users
 
 
+@checked
 def maximal_sessions(sessions: Sessions) -> tuple[Sessions, np.ndarray]:
     """Fold the prefix rows of each user (or chain, if users have several) into one maximal session: the longest row
     + its label.
 
     Returns the U sessions (label appended) and, for each of their steps t (predict item t + 1 from the items up to
-    t), the number of the user's rows that contain the step: flat (N - U,) int64.
+    t), the number of the user's rows that contain the step: flat (N - U,) int64. Raises ValueError if the sessions have
+    no labels or no users.
     """
+    check_columns(sessions, "labels", "users")
     chains = sessions.users if sessions.chains is None else sessions.chains
     order = np.lexsort((sessions.lengths, chains))
     chains, lengths = chains[order], sessions.lengths[order]
@@ -146,11 +211,13 @@ def maximal_sessions(sessions: Sessions) -> tuple[Sessions, np.ndarray]:
     return folded, backwards[:-1] - np.repeat(backwards[starts[1:]], np.diff(starts))
 
 
+@checked
 def count_items(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
     """Sorted item ids and the number of occurrences of each. Prefix rows of a user are folded first."""
     return np.unique(maximal_sessions(sessions)[0].items, return_counts=True)
 
 
+@checked
 def has_repeats(sessions: Sessions) -> bool:
     """Whether any session + label contains an item twice."""
     sequences = sessions.with_labels_appended()
@@ -159,8 +226,10 @@ def has_repeats(sessions: Sessions) -> bool:
     return bool(((row[1:] == row[:-1]) & (item[1:] == item[:-1])).any())
 
 
-def clean_sessions(sessions: Sessions, *, keep: np.ndarray, min_session_length: int = 1) -> Sessions:
+@checked
+def clean_sessions(sessions: Sessions, *, keep: np.ndarray, min_session_length: Count = 1) -> Sessions:
     """Remove the items that are not in `keep`, then the rows without a label or with too short a session."""
+    check_columns(sessions, "labels")
     rows = np.isin(sessions.labels, keep)
     sessions = _select_items(sessions, np.isin(sessions.items, keep))
     return sessions.take(rows & (sessions.lengths >= max(1, min_session_length)))
@@ -187,8 +256,10 @@ class Vocabulary:
     Raises ValueError for names that do not fit.
     """
 
+    made_by = "data.vocabulary of data = prepare(dataset)"
+
     def __init__(self, item_ids: np.ndarray, names: Sequence[str] | None = None):
-        given = np.asarray(item_ids, np.int64)
+        given = _as_ids("vocabulary", "item ids", item_ids)
         self.item_ids = np.unique(given)
         self.names = None if names is None else tuple(names)
         if self.names is not None:
@@ -201,7 +272,7 @@ class Vocabulary:
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
         """Raw ids -> 1..n, and 0 for an unknown id; same shape."""
-        raw = np.asarray(raw, np.int64)
+        raw = _as_integers(raw)
         if not len(self):
             return np.zeros_like(raw)
         index = np.searchsorted(self.item_ids, raw).clip(max=len(self) - 1)
@@ -209,7 +280,7 @@ class Vocabulary:
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """1..n -> raw ids; same shape. Raises ValueError for other ids, including 0 (padding)."""
-        ids = np.asarray(ids, np.int64)
+        ids = _as_integers(ids)
         if ids.size and (ids.min() < 1 or ids.max() > len(self)):
             raise ValueError(f"encoded ids must be 1..{len(self)}")
         return self.item_ids[ids - 1]
@@ -249,8 +320,14 @@ class Vocabulary:
     def _id_of_name(self) -> dict[str, int]:
         return dict(zip(self.names, self.item_ids.tolist(), strict=True))
 
+    @checked
     def encode_sessions(self, sessions: Sessions) -> Sessions:
-        """Encode. Unknown items are removed from their session, which may become empty; unknown labels become 0."""
+        """Encode. Unknown items are removed from their session, which may become empty; unknown labels become 0.
+
+        Raises ValueError for sessions that are encoded already.
+        """
+        if sessions.n_items is not None:
+            raise ValueError("these sessions are encoded already; pass raw ids: `dataset.test`, not `data.test`")
         items = self.encode(sessions.items)
         labels = None if sessions.labels is None else self.encode(sessions.labels)
         encoded = replace(sessions, items=items, labels=labels, n_items=len(self))

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dataset.options import Seed, checked
-from dataset.sessions import Sessions
+from dataset.options import Seed, Share, checked
+from dataset.sessions import Sessions, check_columns
 
 
 class Splits(NamedTuple):
@@ -30,8 +30,8 @@ def split_sessions(
     sessions: Sessions,
     by: Literal["user", "row", "last", "none", "leave-one-out"] = "user",
     *,
-    valid_share: float | None = None,
-    test_share: float | None = None,
+    valid_share: Share | None = None,
+    test_share: Share | None = None,
     seed: Seed = 0,
 ) -> Splits:
     """Split rows into train, validation and test, each in file order.
@@ -44,8 +44,8 @@ def split_sessions(
 
     Raises ValueError for an unknown option, TooFewUsers for shares that leave a needed split empty.
     """
-    if by in ("user", "last", "leave-one-out") and sessions.users is None:
-        raise ValueError("the sessions have no users; name them: Sessions.from_lists(lists, labels, users)")
+    if by in ("user", "last", "leave-one-out"):
+        check_columns(sessions, "users")
     if by == "leave-one-out":
         if valid_share is not None or test_share is not None:
             raise ValueError("leave-one-out takes one row of each user; it has no shares")

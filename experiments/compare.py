@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dataset.commands import report
 from dataset.fetch import AMAZON, DownloadError
 from dataset.files import ROOT, DataError, SessionDataset, load_dataset, replacing
 from experiments.report_numbers import GRU4REC_TRIALS, PRINTED_EPOCHS, TABLE
@@ -226,9 +227,9 @@ def main(argv: list[str] | None = None) -> int:
                 print("".join(f"{plan.name}\n" for plan in selected if read_result(plan) is None), end="")
             else:
                 run_missing(dataset, selected)
+        sys.stdout.flush()
     except (DataError, DownloadError, CheckpointError, TrainingError, ValueError, OSError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
+        return report("compare", error)
     except KeyboardInterrupt:
         print("compare: interrupted; the same command continues", file=sys.stderr)
         return 130

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset.options import checked
+from dataset.sessions import check_columns
 from dataset.users import mix_hashes
 from process_data import Sessions
 
@@ -22,6 +24,7 @@ class LeakRate(NamedTuple):
     any_user: float
 
 
+@checked
 def leak_rate(train: Sessions, validation: Sessions) -> LeakRate:
     """Share of the validation pairs (session, label) that shifted training contains.
 
@@ -34,14 +37,17 @@ def leak_rate(train: Sessions, validation: Sessions) -> LeakRate:
     return LeakRate(float(leaked_rows(train, validation).mean()), float(any_user.mean()))
 
 
+@checked
 def leaked_rows(train: Sessions, validation: Sessions) -> np.ndarray:
     """(R,) bool: whether the training rows of the same user contain the validation pair."""
     pairs, users = _trained_pairs(train)
+    check_columns(validation, "users")
     return np.isin(mix_hashes(_row_hashes(validation), validation.users), mix_hashes(pairs, users))
 
 
 def _trained_pairs(sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
     """Hashes (P,) of every pair that shifted training contains, and their users (P,)."""
+    check_columns(sessions, "users")
     hashes, exists = _prefix_hashes(sessions)
     rows, steps = np.nonzero(exists[:, 1:])  # a pair has at least two items
     return hashes[rows, steps + 1], sessions.users[rows]

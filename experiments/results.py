@@ -13,6 +13,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from dataset.commands import report
 from dataset.fetch import AMAZON, DownloadError
 from dataset.files import ROOT, load_datasets
 from dataset.logs.convert import FILES, convert
@@ -40,8 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             executed = results / f"{NOTEBOOK}{suffix}.ipynb"
             _execute(executed, args, [str(dataset.folder.resolve()) for dataset in datasets])
     except (DataError, DownloadError, CheckpointError, ValueError, OSError) as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 1
+        return report("results", error)
     except PapermillExecutionError as error:
         where = f"cell {error.exec_count} of {executed.relative_to(ROOT)}"
         print(f"results: {where} failed: {error.ename}: {error.evalue}", file=sys.stderr)
@@ -63,15 +63,19 @@ def _execute(executed: Path, args: argparse.Namespace, folders: list[str]) -> No
     if sys.stderr.isatty() and os.access(terminal := os.ttyname(sys.stderr.fileno()), os.W_OK):
         os.environ[TERMINAL] = terminal
     parameters = {"DATASETS": folders, "MODELS": args.models, "K": args.k, "EPOCHS": args.epochs}
-    papermill.execute_notebook(
-        ROOT / f"{NOTEBOOK}.ipynb",
-        executed,
-        parameters=parameters | {"THOROUGH": args.thorough, "BUDGET_MINUTES": args.budget_minutes},
-        cwd=ROOT,
-        progress_bar=False,
-        stdout_file=sys.stderr,
-        extra_arguments=["--log-level=ERROR"],
-    )
+    try:
+        papermill.execute_notebook(
+            ROOT / f"{NOTEBOOK}.ipynb",
+            executed,
+            parameters=parameters | {"THOROUGH": args.thorough, "BUDGET_MINUTES": args.budget_minutes},
+            cwd=ROOT,
+            progress_bar=False,
+            stdout_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except OSError as error:  # papermill does not name the file that it writes
+        error.filename = error.filename or str(executed)
+        raise
 
 
 def _convert_log(log: Path) -> str:

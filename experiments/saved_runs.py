@@ -15,10 +15,23 @@ import numpy as np
 import pandas as pd
 
 from dataset.files import ROOT
+from dataset.options import check
 from models import BASELINES, MODELS
 from sessionrec.recipes import Recipe, load_recipe
 
 RUNS = ROOT / "results" / "runs"
+_LARGEST = 2**28  # bytes of a result file
+# Keys of a result that are always there.
+_RESULT = {
+    "model": str,
+    "sha256": str,
+    "recipe_values": dict[str, dict],
+    "metrics": dict[str, dict[str, float]],
+    "ranks": dict,
+    "table": dict[str, list],
+    "train_seconds": float,
+    "parameters": int,
+}
 SPLIT_SEEDS, SEEDS = (0, 1), (0, 1, 2)
 
 
@@ -56,11 +69,38 @@ class Plan:
 
 
 def read_json(path: Path) -> dict:
-    """Read a result file. Raises ValueError if it is damaged."""
+    """Read a result file. Raises ValueError if it is damaged, or is no result of a run."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to repeat the run") from None
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise ValueError(f"it is no file of at most {_LARGEST:,} bytes")
+        result = json.loads(path.read_text(encoding="utf-8"))
+        _check_result(result)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is damaged ({reason}); delete it to repeat the run") from None
+    return result
+
+
+def _check_result(result: object) -> None:
+    """Raise ValueError unless it has the structure that `summarize_run` writes."""
+    check("the result", result, dict)
+    for key, hint in _RESULT.items():
+        if key not in result:
+            raise ValueError(f"it lacks {key}")
+        check(key, result[key], hint)
+    if result["model"] == "Ensemble":
+        check("members", result.get("members"), list[dict])
+        for i, member in enumerate(result["members"]):
+            check(f"members[{i}].model", member.get("model"), str)
+            check(f"members[{i}].metrics", member.get("metrics"), dict)
+    if "valid" not in result["metrics"] or result["metrics"].keys() - result["ranks"].keys():
+        raise ValueError("its metrics and ranks are not of the same splits, or not of `valid`")
+    for split, ranks in result["ranks"].items():
+        is_array = isinstance(ranks, list) and {*map(type, ranks)} <= {int} and min(ranks, default=1) >= 1
+        if not is_array or max(ranks, default=1) >= 2**63:
+            raise ValueError(f"ranks.{split} are not whole numbers of at least 1")
+    if len({len(column) for column in result["table"].values()}) > 1:
+        raise ValueError("the columns of its table have different lengths")
 
 
 def read_result(plan: Plan, folder: Path | None = None) -> dict | None:

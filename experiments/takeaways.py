@@ -10,6 +10,7 @@ import pandas as pd
 from experiments.leakage import leaked_rows
 from metrics import hit_rate, per_query_metric
 from models import BASELINES, NEURAL_MODELS
+from plots import escape_markdown
 from process_data import REPORT_PRESET, SessionDataset, prepare
 
 
@@ -69,7 +70,7 @@ def takeaways(honest: pd.DataFrame, reported: pd.DataFrame, datasets: Mapping[st
         without_order[name] = (order["shuffled"] / order["in order"]).mean()
 
     def listed(shares) -> str:
-        return " and ".join(f"{share:.0%} ({name})" for name, share in shares.items())
+        return " and ".join(f"{share:.0%} ({escape_markdown(name)})" for name, share in shares.items())
 
     return [
         f"**Split by user.** With a random row split, {memory:.0%} of GRU4REC's hits are pairs that it was trained on.",

@@ -26,6 +26,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState, create_trial
 
+from dataset.commands import report
 from dataset.fetch import DownloadError
 from dataset.files import ROOT, SessionDataset, load_dataset, replacing
 from dataset.parts import lock_file
@@ -279,17 +280,16 @@ def main(argv: list[str] | None = None) -> int:
         if args.write:
             check_trials(read_trials(dataset.short_name, folder=args.folder), dataset.sha256)
             changed = write_recipes(dataset.short_name, args.model, **options)
-            print(f"recipes.toml: best.{dataset.short_name} now has {', '.join(changed) or 'nothing new'}")
+            print(f"recipes.toml: best.{dataset.short_name} now has {', '.join(changed) or 'nothing new'}", flush=True)
             return 0
         for model in args.model:
             best = best_trial(tune(dataset, model, epochs=args.epochs, **options))
             result = "every trial diverged"
             if best is not None:
                 result = f"the best trial is number {best['number']}, MRR@20 {best['MRR@20']:.4f}"
-            print(f"{dataset.short_name} {model}: {result}")
+            print(f"{dataset.short_name} {model}: {result}", flush=True)
     except (DownloadError, ValueError, OSError) as error:
-        print(f"experiments.tune: {error}", file=sys.stderr)
-        return 1
+        return report("experiments.tune", error)
     except KeyboardInterrupt:
         print("experiments.tune: interrupted; the same command continues the study", file=sys.stderr)
         return 130

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
+from dataset.options import checked
 from dataset.sessions import Sessions, maximal_sessions
 from models.baselines.base import following_items, one_hot
 
@@ -20,6 +21,7 @@ from models.baselines.base import following_items, one_hot
 REACH = 5
 
 
+@checked
 def item_graph(sessions: Sessions) -> csr_array:
     """Encoded training rows, or whole sessions -> the normalised adjacency matrix D^-1/2 A D^-1/2, (n + 1, n + 1).
 
@@ -27,7 +29,8 @@ def item_graph(sessions: Sessions) -> csr_array:
     (the normalisation of Kipf & Welling 2017, without self-loops). The matrix is symmetric, and the padding has no
     edges. Prefix rows (sessions with labels) are folded first.
     """
-    n_items = sessions.n_items
+    if (n_items := sessions.n_items) is None:
+        raise ValueError("item_graph takes encoded sessions: `data.train` of `data = prepare(dataset)`")
     if sessions.labels is not None:
         sessions, _ = maximal_sessions(sessions)
     weights = 1 / np.arange(1, REACH + 1)

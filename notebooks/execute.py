@@ -11,13 +11,17 @@ import nbformat
 import papermill
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset.files import replacing  # noqa: E402
 
 
 def execute(path: Path, **parameters) -> None:
     """Run one notebook and keep its outputs. An error leaves the file as it was."""
     notebook = papermill.execute_notebook(path, None, parameters=parameters, cwd=path.parent)
     clean(notebook)
-    nbformat.write(notebook, path)
+    with replacing(path) as part:  # a full disk keeps the notebook as it was
+        nbformat.write(notebook, part)
 
 
 def clean(notebook) -> None:

@@ -4,11 +4,15 @@ A cell tagged `shared` is a copy of the cell with the same id in 0_GRU4REC.ipynb
 the file in models/ with the notebook's name. Cells whose source is unchanged keep their outputs.
 """
 
+import sys
 from pathlib import Path
 
 import nbformat
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from dataset.files import replacing  # noqa: E402
 
 
 def differing_cells(path: Path, notebook, shared: dict[str, str]) -> dict[str, str]:
@@ -44,7 +48,8 @@ def main() -> None:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         if differing:
-            nbformat.write(notebook, path)
+            with replacing(path) as part:  # a full disk keeps the notebook as it was
+                nbformat.write(notebook, part)
             print(f"{path.name}: {', '.join(differing)}")
 
 

@@ -13,6 +13,6 @@ from plots.comparison import plot_ablation, plot_at_k, plot_by_group, plot_heldo
 from plots.leakage import plot_leak
 from plots.models import draw_model
 from plots.sessions import plot_attention, plot_by_length, plot_recommendations, plot_session_graph
-from plots.tables import html_table
+from plots.tables import escape_markdown, html_table
 from plots.training import plot_learning_curves, plot_training, plot_trials
 from plots.tuning import plot_importance, plot_slices, plot_studies

@@ -52,6 +52,6 @@ def plot_scaling(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequen
             axis.loglog(sizes, costs, **line_style, marker=".")
             ends.append((sizes[-1], costs[-1], f"{task} ({exponent:.2f})", line_style["color"]))
         cost, size = title.split(" against ")
-        axis.set(xlabel=size, ylabel=cost)
+        axis.set(xlabel=style.escape_math(size), ylabel=style.escape_math(cost))
         style.label_line_ends(axis, ends)
     return figure

@@ -1,5 +1,6 @@
 """The shared style of all figures: colours, axes, direct labels, and panels for many lines."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -56,8 +57,12 @@ def shorten(text: str, width: int = 42) -> str:
 
 
 def escape_math(text: object) -> str:
-    """Escape `$`, so that matplotlib shows the text as written and does not read it as mathematics."""
-    return str(text).replace("$", r"\$")
+    """Escape `$`, so that matplotlib shows the text as written and does not read it as mathematics.
+
+    Control characters, which no font has, become U+FFFD; line ends stay.
+    """
+    shown = [c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in str(text)]
+    return "".join(shown).replace("$", r"\$")
 
 
 def add_legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:

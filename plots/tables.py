@@ -1,12 +1,35 @@
-"""Tables as plain HTML: bold cells stay bold in a notebook that is not trusted, where styles are removed."""
+"""Tables as plain HTML: bold cells stay bold in a notebook that is not trusted, where styles are removed.
+
+Names of datasets, models and items may be anything. `escape_html` is the one place where text becomes HTML, and
+`escape_markdown` where it becomes Markdown; `style.escape_math` does the same for figures.
+"""
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Number
 
 import numpy as np
 import pandas as pd
+
+# JupyterLab reads $...$ in a table as mathematics, unless the table has one of these classes. pandas adds them and
+# escapes HTML itself.
+_NO_MATHEMATICS = "tex2jax_ignore mathjax_ignore"
+pd.set_option("display.html.use_mathjax", False)
+
+
+def escape_html(text: object) -> str:
+    """Text as HTML that shows it as it is. Mathematics is excluded by the class of the table."""
+    return html.escape(str(text))
+
+
+def escape_markdown(text: object) -> str:
+    """Text as Markdown that shows it as it is, in one line. Anything but letters, digits and . , - becomes code."""
+    line = " ".join(str(text).split())
+    # A character reference has no meaning in Markdown, and JupyterLab reads no mathematics in <code>.
+    escaped = re.sub(r"[^\w\s.,-]|_", lambda match: f"&#{ord(match[0])};", line)
+    return line if escaped == line else f"<code>{escaped}</code>"
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ def _format(value: object, template: str) -> str:
 
 def _row(headers: Iterable[str], cells: Iterable[str] = ()) -> str:
     """An HTML row. The headers are text; the cells are HTML already."""
-    titles = "".join(f"<th>{html.escape(header)}</th>" for header in headers)
+    titles = "".join(f"<th>{escape_html(header)}</th>" for header in headers)
     return f"<tr>{titles}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
@@ -74,13 +97,14 @@ def html_table(
     index = _header_rows(frame.index)
     if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None:
         names, index = [], [[] for _ in index]
-    lines = [f"<caption>{html.escape(caption)}</caption>"] if caption else []
+    lines = [f"<caption>{escape_html(caption)}</caption>"] if caption else []
     for level, titles in enumerate(zip(*_header_rows(frame.columns), strict=True), 1):
         is_last = level == frame.columns.nlevels  # the index names are in the last row of the header
         lines.append(_row([*(names if is_last else [""] * len(names)), *titles]))
     for row, headers in enumerate(index):
-        cells = [html.escape(column[row]) for column in texts]
+        cells = [escape_html(column[row]) for column in texts]
         cells = [f"<b>{cell}</b>" if b else cell for cell, b in zip(cells, is_bold[row], strict=True)]
         lines.append(_row(headers, cells))
     text = pd.DataFrame(dict(enumerate(texts)), index=frame.index).set_axis(frame.columns, axis=1).to_string()
-    return HtmlTable("<table>\n" + "\n".join(lines) + "\n</table>", f"{caption}\n{text}".lstrip("\n"))
+    table = "\n".join([f'<table class="{_NO_MATHEMATICS}">', *lines, "</table>"])
+    return HtmlTable(table, f"{caption}\n{text}".lstrip("\n"))

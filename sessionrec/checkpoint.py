@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from dataset.options import check
 from models import MODELS, Baseline, Model, build_model, member_arguments
 from process_data import Prepared, Vocabulary
 from sessionrec.custom_classes import is_custom
+from sessionrec.device import pick_device
 from sessionrec.item_names import NAME_TENSORS, names_from_tensors, names_to_tensors
 
 FORMAT = 2  # 1 if no embedding is stored in 8 bits
@@ -62,6 +64,8 @@ class Checkpoint:
     header: `model` (class name), `arguments`, `dataset`, `sha256` (of the data), `split`, `split_seed`, `shares`,
     `mask_seen`, `metrics` (split -> metric -> value), and what the caller adds, such as `recipe` and `seed`.
     """
+
+    made_by: ClassVar[str] = "load_checkpoint(path)"
 
     model: Model
     vocabulary: Vocabulary
@@ -103,6 +107,7 @@ def read_names(path: str | Path) -> dict[int, str] | None:
 @contextmanager
 def _opened(path: str | Path) -> Iterator:
     """A safetensors file, open for reading; whatever goes wrong with it is a CheckpointError."""
+    check("path", path, str | Path)
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name a .safetensors file in it")
@@ -158,6 +163,9 @@ def make_checkpoint(
 
     metrics: split -> metric -> value, e.g. {"test": summarize(ranks)}. info: more entries for the header.
     """
+    if not hasattr(model, "arguments"):
+        raise ValueError(f"model: must be a model such as build_model returns, not of the type {type(model).__name__}")
+    check("data", data, Prepared)
     header = {
         "model": model.name,
         "arguments": model.arguments,
@@ -191,6 +199,9 @@ def save_checkpoint(
 
 def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, compact: bool = False) -> None:
     """Write a checkpoint as one file; see `save_checkpoint`."""
+    check("path", path, str | Path)
+    check("checkpoint", checkpoint, Checkpoint)
+    check("compact", compact, bool)
     model = checkpoint.model
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     version = 1
@@ -229,12 +240,14 @@ def load_checkpoint(
     *,
     model_class: Callable | Sequence[Callable] | dict[str, Callable] | None = None,
 ) -> Checkpoint:
-    """Rebuild a model from its file, in float32, ready to score. Raises CheckpointError.
+    """Rebuild a model from its file, in float32, ready to score. Raises CheckpointError, and
+    TrainingError for a device that is absent.
 
     model_class: the class of a model that is not one of `models`, or was edited in a notebook; for a
     `WrappedModule` a function of n_items that makes it. An ensemble with several such members takes a list of
     classes, or a dict of name -> class or function.
     """
+    device = pick_device(device)
     tensors, header = read_tensors(path)
     try:
         if missing := {"model", "arguments", "mask_seen"} - header.keys():

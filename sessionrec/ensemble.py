@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dataset.options import Count, Size, checked
 from metrics import ranks_of_targets, summarize
 from models import BASELINES, Ensemble, Model
 from models.baselines.base import CatalogueTooLarge
@@ -29,8 +30,9 @@ ROUNDS = 20
 _MOST_ENTRIES = 2**30
 
 
+@checked
 def choose_weights(
-    models: Sequence[Model], valid: Queries, *, rounds: int = ROUNDS, start: int = 0, queries: int | None = None
+    models: Sequence[Model], valid: Queries, *, rounds: Size = ROUNDS, start: Count = 0, queries: Size | None = None
 ) -> tuple[list[float], pd.DataFrame]:
     """Weights (M,) that add up to 1, and one row a round: the models that joined, validation metrics, seconds.
 
@@ -44,6 +46,8 @@ def choose_weights(
     validation users and measured on the others, one seed a member, HR@20/MRR@20: by MRR .2434/.1176 on Beauty
     (two random halvings, both ways), .2044/.0806 on Cell (one, both ways); by NDCG .2478/.1176 and .2075/.0814.
     """
+    if not isinstance(models, list | tuple) or not models or not all(hasattr(m, "probabilities") for m in models):
+        raise ValueError("models must be a list of trained models, and at least one")
     kept = _most_queries(models, valid, queries)
     if len(valid) > kept:
         valid = valid.take(np.sort(np.random.default_rng(0).choice(len(valid), kept, replace=False)))

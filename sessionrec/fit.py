@@ -127,7 +127,7 @@ def fit(
     Raises ValueError for an option that cannot be used, and TrainingError if the loss, a weight or a score is not
     finite: the message names the step, and the best weights so far are in the model.
     """
-    _check(model, loader, valid, schedule, epochs)
+    _check(model, loader, schedule, epochs, loss, callbacks)
     schedule = schedule if isinstance(schedule, Schedule) else Schedule(schedule, epochs)
     history = History()
     state = _new_state(model, loader, valid, lr, schedule, weight_decay, loss, history.rows)
@@ -268,8 +268,11 @@ def make_optimizers(model: SessionModel, *, lr: float, weight_decay: float) -> l
 
 
 def _check(
-    model: SessionModel, loader: DataLoader, valid: Queries | None, schedule: str | Schedule, epochs: int
+    model: SessionModel, loader: DataLoader, schedule: str | Schedule, epochs: int, loss: Loss, callbacks: Sequence
 ) -> None:
+    check_callbacks(callbacks)
+    if not callable(loss):
+        raise ValueError(f"loss must be a function such as full_softmax, not of the type {type(loss).__name__}")
     if not isinstance(model, SessionModel):
         raise ValueError(
             f"fit takes a SessionModel, not {type(model).__name__}: subclass SessionModel, or wrap the module: "
@@ -281,14 +284,16 @@ def _check(
         raise ValueError(
             f"the model has {model.n_items} items and the data {loader.dataset.n_items}: n_items=data.n_items"
         )
-    if not (valid is None or isinstance(valid, Queries)):
-        raise ValueError(
-            f"fit validates on queries such as `data.valid` of `data = prepare(dataset)`, not on {type(valid).__name__}"
-        )
     if isinstance(schedule, Schedule) and schedule.name != "constant" and schedule.epochs < epochs:
         raise ValueError(f"epochs={epochs}: the schedule {schedule.name} ends after {schedule.epochs}")
     if getattr(loader.sampler, "world_size", 1) != distributed.world_size():
         raise ValueError("under torchrun each process needs its share: get_dataloader(..., rank=, world_size=)")
+
+
+def check_callbacks(callbacks: object) -> None:
+    """Raise ValueError unless it is a list of functions."""
+    if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
+        raise ValueError("callbacks must be a list of functions of a History, such as [EarlyStopping(3)]")
 
 
 def _describe(loss: Loss, device: torch.device) -> str:
@@ -323,11 +328,14 @@ def _fingerprint(model: SessionModel, loader: DataLoader, valid: Queries | None)
     }
 
 
+@checked
 def fit_baseline(model: Baseline, data: Prepared) -> History:
     """Fit a non-neural baseline. Returns a one-row history; there is nothing to resume.
 
-    On Ctrl-C the history is empty and `interrupted`.
+    On Ctrl-C the history is empty and `interrupted`. Raises ValueError for another kind of model or of data.
     """
+    if not isinstance(model, Baseline):
+        raise ValueError(f"fit_baseline takes a baseline, not {type(model).__name__}; a neural model is trained by fit")
     history = History()
     try:
         with progress_bar(total=1, desc=model.name, **_hidden_unless_first()) as bar:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dataset.options import NonNegative, Precision, Size, checked
+from dataset.sessions import check_popularity
 from models.base import SessionModel
 from process_data import PADDING, Batch
 
@@ -134,6 +135,7 @@ class SampledSoftmax:
         power: NonNegative = 0.75,
         precision: Precision = "auto",
     ):
+        check_popularity(popularity)
         weights = (torch.as_tensor(popularity).double() + 1) ** power
         weights[PADDING] = 0
         self.negatives, self.power, self.precision = negatives, power, precision

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset.files import ROOT, SessionDataset, replacing
+from dataset.options import Size, checked
 from dataset.split import TooFewUsers
 from models import BASELINES
 from models.baselines.base import CatalogueTooLarge
@@ -22,7 +23,8 @@ from sessionrec.recipes import Recipe, load_recipe
 from sessionrec.run import Run, prepare_by_recipe, rank_splits, recipes_of, run_recipe, train_on_all_rows
 
 
-def find_pretrained(dataset: SessionDataset, model: str, epochs: int | None = None) -> Path | None:
+@checked
+def find_pretrained(dataset: SessionDataset, model: str, epochs: Size | None = None) -> Path | None:
     """The checkpoint of a model trained on all rows of exactly this data: committed, or trained here before.
 
     One trained here counts only if its recipe is the present one and allowed as many epochs (None: the recipe's), and
@@ -53,7 +55,8 @@ def has_names_of(path: Path, dataset: SessionDataset) -> bool:
     return names.items() <= dataset.names.items()
 
 
-def get_pretrained(dataset: SessionDataset, model: str, epochs: int | None = None) -> Path:
+@checked
+def get_pretrained(dataset: SessionDataset, model: str, epochs: Size | None = None) -> Path:
     """`find_pretrained`; if there is none, train it now and keep it in the ignored folder `checkpoints/`.
 
     Raises KeyboardInterrupt if training is interrupted.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from dataset.files import ROOT
-from dataset.options import Count, NonNegative, Positive, Precision, Range, Seed, Size, check
+from dataset.options import Count, NonNegative, Positive, Precision, Range, Seed, Size, check, checked
 from models import BASELINES, MODELS, NEURAL_MODELS
 from models.Ensemble import MOST_MEMBERS
 
@@ -43,6 +45,9 @@ OPTIONS: dict[str, dict[str, object]] = {
         "weights": list[NonNegative],
     },
 }
+SECTIONS = ("model", *OPTIONS)
+_SETTING = re.compile(r"\s*([A-Za-z_]+)\.([A-Za-z_0-9]+)\s*=\s*(.*?)\s*", re.DOTALL)
+_WORD = re.compile(r"(?!(?:true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Recipe:
 
     Raises ValueError for an option that does not exist, and for a value of the wrong type or range.
     """
+
+    made_by: ClassVar[str] = 'load_recipe("best", "NARM", dataset.short_name)'
 
     name: str
     model_name: str
@@ -81,6 +88,7 @@ class Recipe:
 
     def with_changes(self, changes: dict[str, dict]) -> Recipe:
         """A copy with other values, e.g. {"fit": {"lr": 0.01}}. Raises ValueError for a key that does not exist."""
+        check("changes", changes, dict)
         merged = {}
         for kind, new in changes.items():
             if kind not in self.values or not isinstance(new, dict):
@@ -89,6 +97,42 @@ class Recipe:
         return replace(self, **merged)
 
 
+def parse_changes(settings: Sequence[str]) -> dict[str, dict]:
+    """["fit.lr=0.01", "model.width=64"] -> {"fit": {"lr": 0.01}, "model": {"width": 64}}, for `Recipe.with_changes`.
+
+    A value is written as in TOML; a single word needs no quotes. Raises ValueError for anything else, and for a key
+    that is set twice.
+    """
+    changes: dict[str, dict] = {}
+    for setting in settings:
+        match = _SETTING.fullmatch(setting)
+        if not match:
+            raise ValueError(f"{_short(setting)} sets nothing: write SECTION.KEY=VALUE, for example fit.lr=0.01")
+        section, key, text = match.groups()
+        if section not in SECTIONS:
+            raise ValueError(f"{_short(setting)}: there is no section {section}; there are {', '.join(SECTIONS)}")
+        if key in changes.setdefault(section, {}):
+            raise ValueError(f"{section}.{key} is set twice")
+        try:
+            changes[section][key] = text if _WORD.fullmatch(text) else _parse_value(text)
+        except (ValueError, RecursionError):
+            example = 'as in recipes.toml: 0.01, true, "text" or [1, 2]'
+            raise ValueError(f"{_short(setting)}: the value cannot be read; write it {example}") from None
+    return changes
+
+
+def _parse_value(text: str) -> object:
+    values = tomllib.loads(f"value = {text}")
+    if [*values] != ["value"]:  # the text has a line end and another key
+        raise ValueError
+    return values["value"]
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+@checked
 def load_recipe(name: str, model: str, dataset: str, *, file: Path = ROOT / "recipes.toml") -> Recipe:
     """The recipe of a model on a dataset (its short name).
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from dataset.files import quote_cell, replacing, short
 from dataset.options import Size, checked
-from dataset.sessions import flatten, offsets_of
+from dataset.sessions import as_lists, offsets_of
 from metrics import summarize
 from process_data import DataError, Queries, Sessions, Vocabulary
 from sessionrec.checkpoint import Checkpoint, load_checkpoint
@@ -37,6 +38,8 @@ class Recommendations:
     shares of the training interactions, which do not compare with the scores of a model.
     vocabulary: that of the checkpoint.
     """
+
+    made_by: ClassVar[str] = "recommend(checkpoint, sessions)"
 
     items: np.ndarray
     scores: np.ndarray
@@ -118,6 +121,7 @@ class Evaluation:
     unknown: int
 
 
+@checked
 def evaluate(
     checkpoint: Checkpoint | str | Path,
     sessions: Sessions | Sequence[Sequence[int]] | Sequence[Sequence[str]],
@@ -154,7 +158,10 @@ def to_sessions(
     source: the file of the lists, for the message. Raises DataError for a mixture, labels that do not fit the lists,
     and names that are not ids if the vocabulary has no names.
     """
-    flat, lengths = flatten(lists)
+    lists = as_lists(lists)
+    flat, lengths = [item for session in lists for item in session], np.fromiter(map(len, lists), np.int64, len(lists))
+    if labels is not None and (not isinstance(labels, Iterable) or isinstance(labels, str | bytes)):
+        raise DataError(source, None, f"labels must be a list of ids or names, not {type(labels).__name__}")
     labels = None if labels is None else list(labels)
     if labels is not None and len(labels) != len(lists):
         raise DataError(source, None, f"{len(labels)} labels do not fit {len(lists)} sessions")
@@ -191,6 +198,7 @@ def _encode(checkpoint: Checkpoint, sessions, mask_seen: bool | None) -> tuple[Q
     return queries, {"known": known, "partly_known": len(sessions) - known - unknown, "unknown": unknown}
 
 
+@checked
 def write_recommendations(
     path: str | Path,
     sessions: Sessions | Sequence[Sequence[str]],

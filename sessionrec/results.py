@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from dataset.options import Seed, Size, checked
 from metrics import summarize
 from sessionrec.device import device_name
 from sessionrec.run import Run
 from sessionrec.scoring import rank_labels, top_items
 
 
+@checked
 def summarize_run(run: Run) -> dict:
     """What `--json` writes: how the run was made, its metrics, and one rank per query in file order.
 
@@ -36,7 +38,8 @@ def summarize_run(run: Run) -> dict:
     }
 
 
-def beyond_accuracy(run: Run, *, k: int = 20, seed: int = 0) -> dict:
+@checked
+def beyond_accuracy(run: Run, *, k: Size = 20, seed: Seed = 0) -> dict:
     """How a run's top k on the test split look, its metrics without the items' order, and its speed.
 
     catalogue_share: share of the catalogue that is recommended at least once. popularity: mean training count of

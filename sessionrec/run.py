@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dataset.options import Seed, Size, checked
+from dataset.options import Count, Precision, Seed, Size, checked
 from dataset.split import TooFewUsers
 from metrics import summarize
 from models import BASELINES, Model, SessionModel, build_model
@@ -26,7 +26,7 @@ from sessionrec import distributed
 from sessionrec.checkpoint import Checkpoint, make_checkpoint, write_checkpoint
 from sessionrec.device import pick_device, seed_everything
 from sessionrec.ensemble import train_ensemble
-from sessionrec.fit import EarlyStopping, History, Schedule, fit, fit_baseline
+from sessionrec.fit import EarlyStopping, History, Schedule, check_callbacks, fit, fit_baseline
 from sessionrec.losses import Loss, SampledSoftmax, full_softmax
 from sessionrec.recipes import Recipe, load_recipe
 from sessionrec.scoring import rank_labels
@@ -37,6 +37,8 @@ CLEANING = ("min_item_count", "min_session_length", "fit_on")  # recipe `data` k
 
 class Split(NamedTuple):
     """How the training rows are split; see `process_data.split_sessions`."""
+
+    made_by = 'Split("user", seed=1)'  # without an annotation it is no field
 
     by: str = "user"
     seed: int = 0
@@ -50,6 +52,8 @@ BY_USER = Split()
 @dataclass(frozen=True, eq=False)
 class Run:
     """A trained model with its history, its data, and its ranks and metrics on each held-out split."""
+
+    made_by: ClassVar[str] = "run_recipe(recipe, dataset)"
 
     model: Model
     history: History
@@ -91,8 +95,8 @@ def run_recipe(
     stop_after: Size | None = None,
     resume_file: Path | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
-    evaluate_on: Sequence[str] = ("valid", "test"),
-    members: Sequence[Run] | None = None,
+    evaluate_on: list[Literal["valid", "test"]] = ("valid", "test"),
+    members: list[Run] | None = None,
 ) -> Run:
     """Split, clean, build, train and evaluate one model.
 
@@ -101,6 +105,7 @@ def run_recipe(
     each that the recipe names; None trains them.
     Raises DataError, ValueError (an option that does not exist), TrainingError.
     """
+    check_callbacks(callbacks)
     if recipe.model_name == "Ensemble":
         train = partial(run_recipe, dataset=dataset, split=split, device=device, evaluate_on=("valid",))
         model, history, data, info = train_ensemble(recipe, dataset, members, train, seed, resume_file)
@@ -134,17 +139,20 @@ def rank_splits(model: Model, data: Prepared, splits: Sequence[str] = ("valid", 
     return {split: rank_labels(model, getattr(data, split)) for split in splits if len(getattr(data, split))}
 
 
+@checked
 def fit_by_recipe(
     model: SessionModel,
     data: Prepared,
     recipe: Recipe,
     *,
-    seed: int = 0,
-    stop_after: int | None = None,
+    seed: Seed = 0,
+    stop_after: Size | None = None,
     resume_file: Path | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
 ) -> History:
     """`fit` with a recipe's dataset, loader, loss, schedule and graph smoothing."""
+    if not isinstance(model, SessionModel):
+        raise ValueError(f"fit_by_recipe takes a SessionModel, not {type(model).__name__}")
     if "epochs" not in recipe.fit:
         raise ValueError("this recipe does not say how many epochs: fit = { epochs = ... }, or --epochs")
     options = dict(recipe.fit)
@@ -169,7 +177,8 @@ def fit_by_recipe(
     return history
 
 
-def make_loss(data: Prepared, negatives: int, precision: str) -> Loss:
+@checked
+def make_loss(data: Prepared, negatives: Count, precision: Precision) -> Loss:
     """The loss that a recipe names: sampled softmax with so many negatives, or for 0 the full softmax."""
     if negatives:
         return SampledSoftmax(data.popularity, negatives, precision=precision)
@@ -184,6 +193,7 @@ def make_loader(data: Prepared, recipe: Recipe, *, seed: int = 0) -> DataLoader:
     return get_dataloader(rows, recipe.fit.get("batch_size", 256), seed=seed, **ranks)
 
 
+@checked
 def make_train_dataset(sessions: Sessions, recipe: Recipe) -> TrainDataset | MyDataset:
     """The dataset that a recipe names, of the training split."""
     kind = recipe.data.get("dataset", "TrainDataset")
@@ -196,6 +206,7 @@ def make_train_dataset(sessions: Sessions, recipe: Recipe) -> TrainDataset | MyD
 # All rows
 
 
+@checked
 def train_on_all_rows(
     recipe: Recipe,
     dataset: SessionDataset,
@@ -241,6 +252,7 @@ def _describe_run_without_validation(recipe: Recipe, error: TooFewUsers) -> str:
     return f"No held-out run ({reason}): {recipe.model_name} {how} on all rows, and nothing is measured."
 
 
+@checked
 def recipes_of(recipe: Recipe, dataset: SessionDataset) -> dict[str, dict]:
     """The values in recipes.toml for a model, and those for an Ensemble's members, by model name.
 

@@ -7,11 +7,14 @@ Padding is always masked; the session's own items if `queries.mask_seen`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dataset.options import Range, Size, check
+from dataset.sessions import check_columns, check_popularity
 from metrics import check_finite, ranks_of_targets
 from models import Model, SessionModel
 from models.baselines.base import popularity_ranks
@@ -24,8 +27,19 @@ _CHUNK_ENTRIES = 64 * 2**20
 _CHUNK_SESSIONS = 1024
 
 
+def check_queries(model: Model, queries: Queries) -> None:
+    """Raise ValueError unless the model can score the queries."""
+    if isinstance(model, type) or not hasattr(model, "scorer"):
+        raise ValueError(f"model: must be a model such as build_model returns, not of the type {type(model).__name__}")
+    check("queries", queries, Queries)
+    if queries.n_items != model.n_items:
+        counts = f"the model has {model.n_items} items and the queries {queries.n_items}"
+        raise ValueError(f"{counts}: they must be from the same `data = prepare(dataset)`")
+
+
 def popularity_scores(popularity: np.ndarray) -> Tensor:
     """Counts (n + 1,) -> float32 scores (n + 1,) without ties: by count, then the lower id first."""
+    check_popularity(popularity)
     return torch.as_tensor(len(popularity) - popularity_ranks(popularity), dtype=torch.float)
 
 
@@ -38,8 +52,9 @@ def score_sessions(
     A chunk's sessions are of similar length, so the rows come in no particular order. An empty session (no item
     of it is known) is scored by popularity. Memory is bounded by the chunk, which the next one overwrites.
     rank, world_size: every world_size-th chunk, from the rank-th on.
-    Raises ValueError for scores that are not finite, before anything is masked.
+    Raises ValueError for anything else than queries of the model's items, and for scores that are not finite.
     """
+    check_queries(model, queries)
     training = [module for module in model.modules() if module.training]
     if training:
         model.eval()
@@ -91,8 +106,11 @@ def rank_labels(model: Model, queries: Queries, *, progress: bool = True) -> np.
     """(Q,) int64 pessimistic rank of each query's label among all items; n + 1 if the label is unknown.
 
     Several processes (distributed.py) share the chunks, and each gets all ranks: the same ones for any number
-    of processes, since the chunks are the same. progress: show a bar if it takes longer than a second.
+    of processes, since the chunks are the same. progress: show a bar if it takes longer than a second. Raises
+    ValueError for queries without labels, and as `score_sessions`.
     """
+    check_queries(model, queries)
+    check_columns(queries, "labels")
     device = model.device
     ranks = torch.zeros(len(queries), dtype=torch.long, device=device)
     share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
@@ -121,8 +139,13 @@ def top_k(scores: Tensor, k: int, *, block: int = 64) -> tuple[Tensor, Tensor]:
     return values, torch.where(column < k * block, in_head, column + (blocks - k) * block)
 
 
-def top_items(model: Model, queries: Queries, *, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best encoded ids of each session, best first, and their scores: (Q, k) int64, (Q, k) float32."""
+def top_items(model: Model, queries: Queries, *, k: Size) -> tuple[np.ndarray, np.ndarray]:
+    """The k best encoded ids of each session, best first, and their scores: (Q, k) int64, (Q, k) float32.
+
+    Raises ValueError for a k above the number of items, and as `score_sessions`.
+    """
+    check_queries(model, queries)
+    check("k", k, Annotated[int, Range(1, model.n_items)])
     ids = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
     for rows, scores in _with_bar(score_sessions(model, queries), "Recommending", queries, model):

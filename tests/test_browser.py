@@ -126,6 +126,7 @@ return [...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-
 
 def run_cell_by_cell(name, lab, browser):
     """Open a notebook and run it by Shift-Enter, as a user does."""
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -134,8 +135,15 @@ def run_cell_by_cell(name, lab, browser):
     idle = '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]'
     wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, idle), 120, f"{name} opening with its kernel")
     prompts = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell .jp-InputArea"
-    wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, prompts)[0].is_displayed(), 60, "cells showing")
-    browser.find_elements(By.CSS_SELECTOR, prompts)[0].click()
+
+    def click_first_cell():
+        try:
+            browser.find_elements(By.CSS_SELECTOR, prompts)[0].click()
+        except (IndexError, WebDriverException):  # not shown yet, or drawn again in this moment
+            return False
+        return True
+
+    wait_for(click_first_cell, 60, "cells showing")
     browser.switch_to.active_element.send_keys(Keys.ESCAPE)
     total = len(browser.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell"))
     for _ in range(total):
@@ -170,6 +178,44 @@ def test_notebook_runs_cell_by_cell(name, lab, browser):
     assert all(float(bar.rstrip("%")) > 0 for bar in bars), "a progress bar never moved"
     if name[0] == "n" and name[10] in "012348":
         assert bars, "training showed no progress bar"
+
+
+HOSTILE = r"<img src=x onerror=alert(1)> $x^2$ \alpha_1"
+# Text that a reader sees, with no part of it made an element or a formula by the name of a dataset.
+OUTPUTS = """
+const panel = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)');
+return {
+    text: [...panel.querySelectorAll('.jp-OutputArea table')].map(table => table.innerText),
+    images: panel.querySelectorAll('.jp-OutputArea img[src="x"], .jp-OutputArea img[onerror]').length,
+    formulas: panel.querySelectorAll('.jp-OutputArea mjx-container, .jp-OutputArea .MathJax').length,
+};
+"""
+
+
+def test_a_hostile_name_of_a_dataset_is_shown_as_text(lab, project_copy, browser):
+    """The final notebook with a folder whose name is HTML and mathematics: nothing runs, nothing is typeset."""
+    from selenium.webdriver.common.by import By
+
+    shutil.copytree(project_copy / "dataset" / "Demo", project_copy / "dataset" / HOSTILE)
+    notebook = nbformat.read(project_copy / "get_final_result.ipynb", 4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = f'DATASETS, MODELS, CHECKPOINTS = [{HOSTILE!r}], ["CoOccurrence"], {{}}\nK, EPOCHS = 20, 1'
+    markdown = f"Markdown('a: ' + plots.escape_markdown({HOSTILE!r}))"
+    notebook.cells.append(nbformat.v4.new_code_cell(f"from IPython.display import Markdown\n{markdown}"))
+    nbformat.write(notebook, project_copy / "hostile.ipynb")
+    run_cell_by_cell("hostile.ipynb", lab, browser)
+    errors = [cell["error"] for cell in browser.execute_script(CELLS) if cell["error"]]
+    assert not errors, errors[0]
+    time.sleep(3)  # formulas are typeset after the output is shown
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(SCREENSHOTS / "hostile.png"))
+    shown = browser.execute_script(OUTPUTS)
+    name = HOSTILE.lower()
+    assert sum(name in text for text in shown["text"]) >= 3, shown["text"]  # tables by pandas, and a caption of ours
+    assert shown["images"] == 0 and shown["formulas"] == 0, shown
+    last = browser.find_elements(By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedMarkdown")[-1]
+    assert last.text == f"a: {HOSTILE}"
 
 
 EXPLORER = """

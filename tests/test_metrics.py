@@ -88,7 +88,7 @@ def test_a_metric_is_the_mean_of_its_values():
     for name, metric in (("HR", hit_rate), ("MRR", mean_reciprocal_rank), ("NDCG", ndcg)):
         for k in (1, 5, 20):
             assert metric(RANKS, k) == pytest.approx(per_query_metric(RANKS, name, k).mean())
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="choose HR, MRR, NDCG"):
         per_query_metric(RANKS, "MAP", 5)
 
 

@@ -94,7 +94,7 @@ def test_shares_are_of_users_or_rows(by, shares, sizes):
     ("options", "words"),
     [
         ({"valid_share": 1.0}, "shares"),
-        ({"valid_share": -0.1}, "shares"),
+        ({"valid_share": -0.1}, "valid_share=-0.1: must be a number from 0 to 1"),
         ({"valid_share": 0.6, "test_share": 0.4}, "shares"),
         ({"valid_share": 0.001}, "too few for a validation share"),
         ({"test_share": 0.001}, "too few for a test share"),

@@ -196,3 +196,14 @@ def test_tables_match_the_saved_runs(dataset, name):
     means = runs[runs["split_seed"] == 0].groupby("model")[["HR@20", "MRR@20"]].mean()
     assert len(rows) == 11
     assert rows == [(model, *map("{:.4f}".format, means.loc[model])) for model, *_ in rows]
+
+
+def test_every_test_that_the_table_of_faults_names_exists():
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    missing, file = [], None
+    for path, name in re.findall(r"`([\w/]+\.py|\.\.\.)(?:::(\w+))?`", text.partition("\n## ")[2]):
+        file = file if path == "..." else path
+        source = ROOT / "tests" / file
+        if "test_" in file and (not source.is_file() or f"def {name}" not in source.read_text(encoding="utf-8")):
+            missing.append((file, name))
+    assert not missing

@@ -258,3 +258,53 @@ def test_wrong_options_are_usage_errors(wrong, folder, tmp_path, capsys):
     assert stopped.value.code == 2
     assert wrong[0] in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_any_value_of_the_recipe_can_be_set(folder, tmp_path):
+    output = tmp_path / "x.safetensors"
+    arguments = ["--dataset", folder, "--model", "GRU4REC", "--output", output, "--device", "cpu"]
+    settings = ["fit.epochs=1", "fit.lr=0.02", "model.width=8", "model.hidden=8", "fit.schedule=cosine"]
+    settings += ["data.fold=true"]
+    assert main([*map(str, arguments), *(word for setting in settings for word in ("--set", setting))]) == 0
+    header = load_checkpoint(output).header
+    values = header["recipe_values"]
+    assert (values["fit"]["lr"], values["fit"]["epochs"], values["fit"]["schedule"]) == (0.02, 1, "cosine")
+    assert (values["model"]["width"], header["arguments"]["width"], values["data"]["fold"]) == (8, 8, True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("fit.lr=fast", "fit.lr='fast': must be a number above 0"),
+        ("fit.lr=-1", "fit.lr=-1: must be a number above 0"),
+        ("fit.epochs=1.5", "fit.epochs=1.5: must be a whole number of at least 1"),
+        ("fit.learning_rate=1", "fit takes no learning_rate; it takes batch_size, "),
+        ("data.fold=1", "data.fold=1: must be true or false"),
+        ("model.depth=2", "GRU4REC takes no depth; it takes "),
+        ("model.width=1.5", "width=1.5: must be a whole number"),
+    ],
+)
+def test_a_wrong_value_of_the_recipe_is_one_sentence(setting, message, folder, tmp_path, capsys):
+    arguments = ["--dataset", folder, "--model", "GRU4REC", "--output", tmp_path / "x.safetensors", "--set", setting]
+    assert main(list(map(str, arguments))) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"train.py: {message}") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lr", "0.01"], "unrecognized arguments: --lr 0.01; values of the recipe are set by --set, for example "),
+        (["--lr", "0.01"], "for example --set fit.lr=VALUE"),
+        (["--batch-size=5"], "for example --set fit.batch_size=VALUE"),
+        (["--hidden", "5"], "for example --set model.hidden=VALUE"),
+        (["--fold"], "for example --set data.fold=VALUE"),
+        (["--nonsense"], "for example --set fit.lr=VALUE"),
+        (["--set", "lr=1"], "'lr=1' sets nothing: write SECTION.KEY=VALUE, for example fit.lr=0.01"),
+        (["--epochs", "1", "--set", "fit.epochs=2"], "--epochs and --set fit.epochs=... say the same; omit one"),
+    ],
+)
+def test_an_option_that_does_not_exist_points_to_set(options, message, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--dataset", str(folder), "--model", "NARM", "--output", str(tmp_path / "x.safetensors"), *options])
+    assert error.value.code == 2 and message in capsys.readouterr().err

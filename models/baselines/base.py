@@ -16,8 +16,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from dataset.options import Range, Size
-from dataset.sessions import LONGEST_SESSION, PADDING, Sessions, maximal_sessions
+from dataset.options import Range, Size, checked
+from dataset.sessions import LONGEST_SESSION, PADDING, Sessions, check_popularity, maximal_sessions
 from models.base import RecordedModule
 
 # With more items, popularity ranks would not be distinct in float32.
@@ -61,8 +61,16 @@ class Baseline(RecordedModule, ABC):
     def scorer(self) -> Callable[[Tensor, Tensor], Tensor]:
         """As `SessionModel.scorer`: a function of x (C, L) and out (C, n + 1) that writes scores without ties."""
 
+    @checked
     def fit(self, sessions: Sessions, popularity: np.ndarray) -> Baseline:
-        """Learn from encoded training rows. Prefix rows are folded first. Returns self."""
+        """Learn from encoded training rows. Prefix rows are folded first. Returns self.
+
+        Raises ValueError for sessions or a popularity (n + 1,) of another number of items.
+        """
+        if sessions.n_items != self.n_items:
+            counts = f"the model has {self.n_items} items and the sessions {sessions.n_items}"
+            raise ValueError(f"{counts}: n_items=data.n_items")
+        check_popularity(popularity, self.n_items)
         self.popularity_rank = torch.as_tensor(popularity_ranks(popularity))
         self.learn(maximal_sessions(sessions)[0], popularity)
         return self

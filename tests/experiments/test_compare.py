@@ -190,7 +190,8 @@ def test_the_committed_runs_beat_recbole_on_the_same_users():
 def test_runs_on_other_data_and_damaged_files_are_not_replaced(demo, tmp_path):
     plan = Plan("Popularity", "demo", sha256=demo.sha256)
     file = tmp_path / f"{plan.name}.json"
-    for text, reason in (('{"sha256": "other"}', "other data; move .* away, or rename"), ('{"sha', "is damaged")):
+    saved = saved_runs.read_json(saved_runs.RUNS / "CoOccurrence_beauty_user_best_0_0.json")
+    for text, reason in ((json.dumps(saved), "other data; move .* away, or rename"), ('{"sha', "is damaged")):
         file.write_text(text)
         with pytest.raises(ValueError, match=reason) as raised:
             run_plan(plan, demo, folder=tmp_path, checkpoints=tmp_path)

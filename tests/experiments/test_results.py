@@ -376,7 +376,7 @@ def test_a_second_run_waits_for_the_first(tmp_path):
         ),
         (KeyboardInterrupt(), 130, "results: interrupted; the same command goes on with the models that are done\n"),
         (DeadKernelError(), 1, "results: the notebook's process ended, perhaps because memory ran out\n"),
-        (OSError(28, "No space left on device"), 1, "results: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space"), 1, "results: ROOT/results/get_final_result.ipynb: No space\n"),
     ],
 )
 def test_an_error_in_the_notebook_is_reported_in_one_line(raised, code, sentence, tmp_path, monkeypatch, capsys):
@@ -387,7 +387,7 @@ def test_an_error_in_the_notebook_is_reported_in_one_line(raised, code, sentence
     monkeypatch.setattr(pretrained, "ROOT", tmp_path)
     monkeypatch.setattr(results.papermill, "execute_notebook", stop)
     assert results.main(["--dataset", str(ROOT / "dataset" / "Demo")]) == code
-    assert capsys.readouterr() == ("", sentence)
+    assert capsys.readouterr() == ("", sentence.replace("ROOT", str(tmp_path)))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Figures and tables of small inputs: values, names, panels and escaped text."""
 
+import html
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -263,6 +265,58 @@ def test_dollars_in_names_are_shown_as_written():
         assert any(name in text for text in texts)
 
 
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "$x^2$",
+    r"a\$b$",
+    r"\alpha_{1}^{2",
+    "$",
+    "%d {0} {",
+    "_hidden",
+    "a\x00\x1bb\udcff",
+]
+
+
+@pytest.mark.parametrize("name", ["$x^2$ <b>", r"a\$b$ \alpha_{1}^{2 %d {0}", "_hidden\x00\x1b\udcff"])
+def test_any_name_is_drawn_as_written(name):
+    """Every figure that takes names: of models, datasets, items, groups, variants, metrics and parameters."""
+    frame = pd.DataFrame({name: [1.0, 2.0]}, index=[name, "b"])
+    ranks, users = {name: [RANKS]}, np.arange(6)
+    trial = pd.DataFrame({name: [0.1, 0.2], "value": [0.1, 0.2], "is_recipe": [True, False]})
+    epochs = [{"seconds": 1.0, "valid_seconds": 1.0, "MRR@20": 0.1}] * 2
+    as_shown = name.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace("\udcff", "\ufffd")
+    for figure in (
+        plots.plot_ablation(frame.set_axis(["HR@20"], axis=1), metrics=["HR@20"], title=name),
+        plots.plot_heldout({name: {"HR@5": 0.1}}, title=name),
+        plots.plot_pairs(frame, xlabel=name, title=name),
+        plots.plot_at_k(ranks, title=name),
+        plots.plot_by_group(ranks, np.zeros(6, int), [name], users, xlabel=name, title=name),
+        plots.plot_named_points({name: (1, 2)}, xlabel=name, ylabel=name, title=name),
+        plots.plot_training({name: history(), "b": history()}, title=name),
+        plots.plot_trials({name: history()}, {1: (0.1, 0.2)}, title=name),
+        plots.plot_learning_curves({name: [history()]}, title=name),
+        plots.plot_studies({name: [0.1, 0.2]}, groups={name: [name]}, title=name),
+        plots.plot_importance(frame, title=name),
+        plots.plot_slices({name: trial}, [name], title=name),
+        plots.plot_speed({name: {name: epochs}}),
+        plots.plot_scaling({f"{name} against {name}": {name: ([1, 10], [1, 10], 1.0)}}),
+        plots.plot_concentration(np.array([[1, 2]]), np.array([0, 1, 1]), title=name),
+        plots.plot_map(np.eye(4), np.arange(4), title=name),
+        plots.plot_leak(np.array([True, False]), np.array([1, 2]), title=name),
+        plots.plot_by_length(ranks | {name: RANKS}, np.ones(6, int), users, title=name),
+        plots.plot_attention([0.1, 0.9], [name, 2], step_names=[name], title=name),
+        plots.plot_recommendations([name], [0.9], [name, 1], [0.2, 0.8], title=name),
+        plots.plot_session_graph([name, 2], np.ones((2, 4)), [0, 1]),
+        plots.draw_model(name, ["a", "b"]),
+    ):  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            texts = " ".join(shown(figure)).split()
+        words = as_shown.replace("_", " ").split() if figure.axes[0].images else as_shown.split()
+        assert "".join(words) in "".join(texts).replace("_", "" if figure.axes[0].images else "_"), texts
+        plots.plt.close(figure)
+
+
 def test_draw_model_keeps_mathematics_in_blocks_only():
     figure = plots.draw_model("a$b$", ["session\n$x_1$", "scores"], {0: "state $h_t$"})
     assert figure.axes[0].get_title() == r"a\$b\$"
@@ -273,12 +327,30 @@ def test_draw_model_keeps_mathematics_in_blocks_only():
 # Tables
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_any_name_is_text_in_markdown_and_html(name):
+    text = plots.escape_markdown(name)
+    text = text.removeprefix("<code>").removesuffix("</code>")
+    assert html.unescape(text) == name or "\x00" in name
+    assert not set(text) & set("<>$_*`[]\\^{}%|~=+!'\"")
+    table = plots.html_table(pd.DataFrame({name: [name]}, index=pd.Index([name], name=name)), caption=name).html
+    assert table.count(html.escape(name)) == 5 and "<img" not in table
+    assert table.startswith('<table class="tex2jax_ignore mathjax_ignore">')
+    shown_by_pandas = pd.DataFrame({name: [name]}, index=pd.Index([name], name=name))._repr_html_()
+    assert "<img" not in shown_by_pandas and "mathjax_ignore" in shown_by_pandas
+
+
+def test_markdown_is_one_line():
+    assert plots.escape_markdown("1. a\n# b | c\r\n- d") == "<code>1. a &#35; b &#124; c - d</code>"
+    assert plots.escape_markdown("Amazon Beauty-2") == "Amazon Beauty-2"
+
+
 def test_html_table_escapes_text_and_prints_bold_cells():
     frame = pd.DataFrame({"<HR>": [0.25581, np.nan], "n": [1, 2]}, index=pd.Index(["a<b", "c"], name="m&m"))
     bold = pd.DataFrame({"x": [True, False], "y": [False, True]})
     table = plots.html_table(frame, caption="<i>", bold=bold, formats={"<HR>": "{:.3f}"})
     assert table._repr_html_() == (
-        "<table>\n<caption>&lt;i&gt;</caption>\n"
+        '<table class="tex2jax_ignore mathjax_ignore">\n<caption>&lt;i&gt;</caption>\n'
         "<tr><th>m&amp;m</th><th>&lt;HR&gt;</th><th>n</th></tr>\n"
         "<tr><th>a&lt;b</th><td><b>0.256</b></td><td>1</td></tr>\n"
         "<tr><th>c</th><td></td><td><b>2</b></td></tr>\n</table>"

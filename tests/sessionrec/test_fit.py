@@ -465,7 +465,7 @@ REFUSED = {
         lambda: {"model": build_model("GRU4REC", n_items=7)},
         f"the model has 7 items and the data {N_ITEMS}: n_items=data.n_items",
     ),
-    "raw sessions": (lambda: {"valid": load_dataset("Demo").train}, "validates on queries .*, not on Sessions"),
+    "raw sessions": (lambda: {"valid": load_dataset("Demo").train}, "valid: must be Queries, such as data.valid of"),
     "no epoch": (lambda: {"epochs": 0}, "epochs=0: must be a whole number of at least 1"),
     "half an epoch": (lambda: {"epochs": 0.5}, "epochs=0.5: must be a whole number"),
     "epochs as text": (lambda: {"epochs": "4"}, "epochs='4': must be a whole number"),

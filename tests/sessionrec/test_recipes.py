@@ -12,7 +12,7 @@ from dataset.files import ROOT
 from models import BASELINES, MODELS, NEURAL_MODELS, build_model
 from process_data import MyDataset, Sessions, load_dataset
 from sessionrec.fit import Schedule
-from sessionrec.recipes import OPTIONS, Recipe, load_recipe
+from sessionrec.recipes import OPTIONS, Recipe, load_recipe, parse_changes
 from sessionrec.run import CLEANING, make_train_dataset, run_recipe
 
 
@@ -240,3 +240,38 @@ def test_make_train_dataset():
     assert len(made(weights="once")) == 150
     with pytest.raises(ValueError, match="dataset='All': choose 'TrainDataset' or 'MyDataset'"):
         made(dataset="All")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Values from the command line
+
+
+def test_settings_have_the_types_of_toml():
+    settings = ["fit.lr=0.01", "model.width = 64", "fit.schedule=cosine", 'data.weights="once"', "data.fold=false"]
+    settings += ["ensemble.members=['NARM', 'STAN']", "fit.epochs=1_000", "fit.weight_decay=1e-6"]
+    assert parse_changes(settings) == {
+        "fit": {"lr": 0.01, "schedule": "cosine", "epochs": 1000, "weight_decay": 1e-6},
+        "model": {"width": 64},
+        "data": {"weights": "once", "fold": False},
+        "ensemble": {"members": ["NARM", "STAN"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["lr=0.01"], "'lr=0.01' sets nothing: write SECTION.KEY=VALUE"),
+        (["fit.lr"], "'fit.lr' sets nothing"),
+        (["fit.lr.x=1"], "'fit.lr.x=1' sets nothing"),
+        (["fits.lr=1"], "there is no section fits; there are model, fit, data, ensemble"),
+        (["fit.lr="], "'fit.lr=': the value cannot be read; write it as in recipes.toml"),
+        (["fit.lr=0.01 0.02"], "the value cannot be read"),
+        (["fit.lr=1\nepochs=2"], "the value cannot be read"),
+        (["fit.lr=" + "[" * 5000], "the value cannot be read"),
+        (["fit.lr=1", "fit.lr=2"], "fit.lr is set twice"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(settings, message):
+    with pytest.raises(ValueError, match="^[^\\n]*$") as error:
+        parse_changes(settings)
+    assert message in str(error.value) and len(str(error.value)) < 200

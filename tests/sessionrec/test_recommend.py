@@ -192,7 +192,7 @@ def test_a_mixture_of_names_and_ids_is_refused(sessions):
 
 @pytest.mark.parametrize("sessions", ["ink", ["ink", "pad"], [b"ink"], [None]])
 def test_text_is_no_list_of_names(sessions):
-    with pytest.raises(DataError, match="each session must be a list of items"):
+    with pytest.raises(DataError, match="must be a list of items|pass a list of lists of items"):
         recommend(hand_made(names=NAMES), sessions, 2)
 
 
