@@ -23,7 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from dataset.files import SessionDataset, load_dataset, load_datasets, read_sessions
+from dataset.files import read_sessions
+from dataset.find import load_dataset, load_datasets
+from dataset.folders import SessionDataset
 from dataset.options import Count, Seed, Share, Size, check, checked
 from dataset.sessions import (
     LONGEST_SESSION,

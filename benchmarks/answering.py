@@ -30,7 +30,9 @@ sys.path.insert(0, str(HERE.parent))
 from benchmark import hardware, table_row  # noqa: E402
 from floor import best_seconds, floor_of, measure_rates  # noqa: E402
 
-from dataset.files import ROOT, SessionDataset, load_dataset, replacing  # noqa: E402
+from dataset.files import ROOT, replacing  # noqa: E402
+from dataset.find import load_dataset  # noqa: E402
+from dataset.folders import SessionDataset  # noqa: E402
 from models import BASELINES, MODELS, Model, build_model  # noqa: E402
 from process_data import Queries, Sessions, prepare  # noqa: E402
 from sessionrec.checkpoint import Checkpoint, load_checkpoint, make_checkpoint  # noqa: E402

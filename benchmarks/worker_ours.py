@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from protocol import serve
 
-from dataset.files import short_name
+from dataset.folders import short_name
 from models import MODELS, build_model
 from process_data import Prepared, Queries
 from sessionrec.device import seed_everything

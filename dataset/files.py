@@ -1,4 +1,4 @@
-"""Dataset folders and their files: find them, read them strictly, hash them, and write files atomically.
+"""Read the files of a dataset strictly, and write files atomically.
 
 A dataset is a folder with `train_sessions.csv` (`session,label`, and optionally `user`), `test_sessions.csv`
 (`session`, and optionally `label`), and optionally `items.csv` (`id,item`). Cells are matched against a pattern and
@@ -8,7 +8,6 @@ never evaluated.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 import re
@@ -16,17 +15,15 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from dataset.fetch import AMAZON, ServerUnreachable, fetch
 from dataset.options import checked
 from dataset.parts import part_file
 from dataset.sessions import DataError, Sessions, offsets_of
-from dataset.users import identify_users
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -233,120 +230,6 @@ def _describe_bad_session(cell: str) -> str:
 def short(text: str, limit: int = 40) -> str:
     """The text in quotes for a message, cut off if it is long."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
-
-
-# --------------------------------------------------------------------------------------------------
-# A dataset folder
-
-
-@dataclass(frozen=True, eq=False)
-class SessionDataset:
-    """The contents of a dataset folder, with raw ids and the users of the training rows.
-
-    sha256: hash of both session files, see `hash_dataset`. names: item id -> its name in the log, from `items.csv`;
-    None if there is no such file, or all names are the ids.
-    """
-
-    made_by: ClassVar[str] = 'load_dataset("Demo")'
-
-    name: str
-    folder: Path
-    train: Sessions
-    test: Sessions
-    sha256: str
-    names: dict[int, str] | None = None
-
-    @property
-    def short_name(self) -> str:
-        """The name in `test_result_<short_name>.csv`."""
-        return short_name(self.name)
-
-
-def short_name(name: str) -> str:
-    """`beauty` for `Amazon_Beauty`, `cell` for `Amazon_Cell`; any other name in lower case."""
-    short = {folder.lower(): short for short, folder in AMAZON.items()}
-    return short.get(name.lower(), name.lower())
-
-
-@checked
-def find_dataset(name: str | Path) -> Path:
-    """The folder of a dataset, given as a path or as the name of a folder in DATASET_ROOT or `dataset/`.
-
-    The Amazon datasets are downloaded if necessary. Raises DataError if the dataset does not exist, and the errors
-    of `dataset.fetch.fetch`.
-    """
-    path = Path(name)
-    roots = [Path(os.environ["DATASET_ROOT"])] if os.environ.get("DATASET_ROOT") else []
-    roots.append(ROOT / "dataset")
-    if (path / "train_sessions.csv").is_file():
-        return path
-    if str(name) in AMAZON.values():
-        return fetch(str(name))
-    for root in roots:
-        if (root / path / "train_sessions.csv").is_file():
-            return root / path
-    if (short := str(name).lower()) in AMAZON:  # last: a folder named `Beauty` takes precedence
-        return fetch(AMAZON[short])
-    if path.is_dir():
-        raise DataError(path / "train_sessions.csv", None, "does not exist; a dataset folder needs it")
-    known = {file.parent.name for root in roots for file in root.glob("*/train_sessions.csv")} | {*AMAZON.values()}
-    raise DataError(name, None, f"is not a dataset folder; name a folder, or one of {', '.join(sorted(known))}")
-
-
-def load_dataset(name: str | Path) -> SessionDataset:
-    """Read a dataset by name or folder, and find the users of its training rows.
-
-    The column `user` names them. Without it they are found by their items (see `dataset.users`), and the user numbers
-    do not depend on the order of the rows. Warns if the user of some rows is uncertain.
-    An `items.csv` in the folder gives the items their names.
-    Raises DataError (file, line, reason), and the errors of `find_dataset`.
-    """
-    folder = find_dataset(name)
-    train = read_sessions(folder / "train_sessions.csv", labels=True)
-    test = read_sessions(folder / "test_sessions.csv")
-    train, uncertain = identify_users(train)
-    if uncertain:
-        doubt = f"the user of {uncertain} of {len(train)} rows is uncertain, because earlier rows are missing"
-        warnings.warn(f"{folder / 'train_sessions.csv'}: {doubt}; a column `user` settles it", stacklevel=2)
-    names = _read_names(folder / "items.csv", train, test)
-    return SessionDataset(folder.resolve().name, folder, train, test, hash_dataset(folder), names)
-
-
-def _read_names(path: Path, *parts: Sessions) -> dict[int, str] | None:
-    """The names of a dataset's items, see `SessionDataset`. Raises DataError if an item of the sessions has none."""
-    if not path.exists():
-        return None
-    names = read_items(path)
-    arrays = [array for part in parts for array in (part.items, part.labels) if array is not None]
-    unnamed = np.setdiff1d(np.concatenate(arrays), np.fromiter(names, np.int64, len(names)))
-    if len(unnamed):
-        raise DataError(
-            path, None, f"does not name the item {unnamed[0]} of the sessions beside it, so it belongs to other "
-            "sessions; put the items.csv that was written with them in its place, or remove it",
-        )  # fmt: skip
-    return None if all(name == str(item) for item, name in names.items()) else names
-
-
-def hash_dataset(folder: Path) -> str:
-    """SHA-256 of a dataset's two files. A checkpoint stores it to identify its training data."""
-    digest = hashlib.sha256()
-    for file in ("train_sessions.csv", "test_sessions.csv"):
-        with open(folder / file, "rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
-
-
-@checked
-def load_datasets(names: list[str | Path]) -> list[SessionDataset]:
-    """Load each dataset. If the download server is unreachable, print a message and return only Demo.
-
-    Raises DataError, and `dataset.fetch.DownloadError` if the server sends a wrong answer.
-    """
-    try:
-        return [load_dataset(name) for name in names]
-    except ServerUnreachable as error:
-        print(f"{error} Using the included dataset Demo instead.")
-        return [load_dataset(ROOT / "dataset" / "Demo")]
 
 
 # --------------------------------------------------------------------------------------------------

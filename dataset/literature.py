@@ -16,12 +16,13 @@ import numpy as np
 import polars as pl
 
 from dataset.fetch import HERE, fetch_literature
-from dataset.files import hash_dataset
+from dataset.folders import hash_dataset
 from dataset.logs.convert import FILES, convert
 from dataset.logs.frames import log_from_frame
 from dataset.logs.read_log import Log
 from dataset.logs.sessionize import ConvertOptions
 from dataset.pickled_lists import read_pickled_lists
+from dataset.sessions import DataError
 
 
 class Source(NamedTuple):
@@ -62,12 +63,14 @@ _AS_THEY_ARE = {"keep_repeats": True, "longest": 10**6}
 def make_literature_dataset(name: str, folder: str | Path | None = None) -> Path:
     """The folder of a dataset of LITERATURE, by default `dataset/<name>`. It is downloaded and converted once.
 
-    A folder with other contents is made again. Raises the errors of `fetch_literature`, DataError for a damaged file
-    and OSError if the folder cannot be written.
+    Raises DataError if the folder holds other sessions, or a downloaded file is damaged; the errors of
+    `fetch_literature`; and OSError if the folder cannot be written.
     """
     folder = HERE / name if folder is None else Path(folder)
     source = LITERATURE[name]
-    if all((folder / file).is_file() for file in FILES) and hash_dataset(folder) == source.sha256:
+    if all((folder / file).is_file() for file in FILES):
+        if hash_dataset(folder) != source.sha256:
+            raise DataError(folder, None, f"has other sessions than the published {name}; rename or remove this folder")
         return folder
     paths = fetch_literature(source.files)
     print(f"{name}: converting {', '.join(path.name for path in paths)} into a dataset, once.")

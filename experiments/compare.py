@@ -21,7 +21,9 @@ import pandas as pd
 
 from dataset.commands import report
 from dataset.fetch import AMAZON, DownloadError
-from dataset.files import ROOT, DataError, SessionDataset, load_dataset, replacing
+from dataset.files import ROOT, DataError, replacing
+from dataset.find import load_dataset
+from dataset.folders import SessionDataset
 from experiments.report_numbers import GRU4REC_TRIALS, PRINTED_EPOCHS, TABLE
 from experiments.saved_runs import RUNS, SEEDS, SPLIT_SEEDS, Plan, load_results, mean_and_spread, read_json, read_result
 from models import BASELINES, MODELS

@@ -15,7 +15,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from dataset.commands import report
 from dataset.fetch import AMAZON, DownloadError
-from dataset.files import ROOT, load_datasets
+from dataset.files import ROOT
+from dataset.find import load_datasets
 from dataset.logs.convert import FILES, convert
 from dataset.parts import alone_in
 from dataset.sessions import DataError

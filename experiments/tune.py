@@ -28,7 +28,9 @@ from optuna.trial import TrialState, create_trial
 
 from dataset.commands import report
 from dataset.fetch import DownloadError
-from dataset.files import ROOT, SessionDataset, load_dataset, replacing
+from dataset.files import ROOT, replacing
+from dataset.find import load_dataset
+from dataset.folders import SessionDataset
 from dataset.parts import lock_file
 from experiments.search_spaces import SPACES, Choice
 from experiments.trial_table import TRIALS_FOLDER, append_row, read_trials

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.utils import parametrize
 
-from dataset.files import SessionDataset
+from dataset.folders import SessionDataset
 from dataset.options import Positive, Size, checked
 from dataset.split import TooFewUsers
 from models import BASELINES, build_model

@@ -10,7 +10,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.files import ROOT, SessionDataset, replacing
+from dataset.files import ROOT, replacing
+from dataset.folders import SessionDataset
 from dataset.options import Size, checked
 from dataset.split import TooFewUsers
 from models import BASELINES

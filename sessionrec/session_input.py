@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataset.files import hash_dataset, read_items, short
+from dataset.files import read_items, short
+from dataset.folders import hash_dataset
 from dataset.logs.log_sessions import read_log_sessions
 from dataset.session_lists import is_list_file, read_lists
 from process_data import DataError, Sessions, Vocabulary

@@ -12,7 +12,8 @@ import shutil
 import pytest
 
 import train
-from dataset.files import load_dataset, read_items
+from dataset.files import read_items
+from dataset.find import load_dataset
 from dataset.logs.convert import ConvertOptions, convert
 from process_data import Sessions
 from recommend import main

@@ -14,8 +14,9 @@ from planted import write_planted
 
 import metrics
 import process_data
-from dataset import files, sessions, split
-from dataset.files import ROOT, load_dataset
+from dataset import files, find, sessions, split
+from dataset.files import ROOT
+from dataset.find import load_dataset
 from dataset.sessions import DataError
 from experiments import leakage
 from models import build_model
@@ -67,8 +68,8 @@ def calls(g):
         data.vocabulary.encode: {"raw": [3, 5]},
         data.vocabulary.decode: {"ids": [1, 2]},
         data.vocabulary.encode_sessions: {"sessions": g["raw"]},
-        files.load_dataset: {"name": g["dataset"].folder},
-        files.load_datasets: {"names": [g["dataset"].folder]},
+        find.load_dataset: {"name": g["dataset"].folder},
+        find.load_datasets: {"names": [g["dataset"].folder]},
         files.read_sessions: {"path": g["dataset"].folder / "train_sessions.csv", "labels": True},
         files.read_items: {"path": g["folder"] / "items.csv"},
         sessions.maximal_sessions: {"sessions": data.train},
@@ -247,7 +248,7 @@ def sentences(g):
         (lambda: fit.fit_baseline(g["model"], data), "fit_baseline takes a baseline, not GRU4REC"),
         (lambda: run.run_recipe("best", g["dataset"]), "recipe: must be Recipe, such as load_recipe"),
         (lambda: run.run_recipe(g["recipe"], g["dataset"], split="row"), "split: must be Split, such as Split"),
-        (lambda: files.load_datasets("Demo"), "names='Demo': must be a list"),
+        (lambda: find.load_datasets("Demo"), "names='Demo': must be a list"),
         (lambda: metrics.hit_rate([0, 1], 5), "ranks must be numbers of at least 1"),
         (lambda: metrics.hit_rate([float("nan")], 5), "ranks must be numbers of at least 1"),
         (lambda: metrics.hit_rate([1, 2], 5.0), "k=5.0: must be a whole number of at least 1"),

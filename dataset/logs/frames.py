@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dataset.files import SessionDataset, load_dataset, read_items
+from dataset.files import read_items
+from dataset.folders import SessionDataset, read_dataset
 from dataset.logs.convert import ConvertOptions, Summary, convert
 from dataset.logs.formats import SAMPLE_ROWS, describe_columns
 from dataset.logs.opening import ConvertError
@@ -53,7 +54,7 @@ def sessions_from_frame(
     log = log_from_frame(frame, user=user, item=item, time=time, time_unit=time_unit, name=name)
     with TemporaryDirectory() as folder:
         summary = convert(log, folder, options, items=items)
-        dataset = replace(load_dataset(folder), name=name, folder=Path(name))
+        dataset = replace(read_dataset(folder), name=name, folder=Path(name))
         return FrameSessions(dataset, read_items(Path(folder) / "items.csv"), summary)
 
 

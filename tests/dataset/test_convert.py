@@ -28,7 +28,7 @@ from log_files import (
 )
 
 from dataset.convert import main
-from dataset.files import load_dataset
+from dataset.find import load_dataset
 from dataset.logs.convert import FILES, ConvertOptions, convert
 from dataset.logs.opening import ConvertError
 from process_data import prepare

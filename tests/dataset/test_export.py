@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from log_files import SHARE, write_amazon
 
-from dataset.files import load_dataset
+from dataset.find import load_dataset
 from dataset.logs.convert import FILES, convert
 from dataset.logs.export import export
 

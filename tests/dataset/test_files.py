@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from session_lists import as_lists, as_rows
 
 from dataset.fetch import DownloadError, ServerUnreachable
-from dataset.files import (
-    ROOT,
-    find_dataset,
-    load_dataset,
-    load_datasets,
-    read_items,
-    read_sessions,
-    replacing,
-    short_name,
-)
+from dataset.files import ROOT, read_items, read_sessions, replacing
+from dataset.find import find_dataset, load_dataset, load_datasets
+from dataset.folders import short_name
 from dataset.sessions import DataError
 
 BIGGEST = 10**18 - 1  # 18 digits
@@ -258,7 +251,7 @@ def test_unknown_dataset_lists_the_known_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "root" / "Shop")
     monkeypatch.setenv("DATASET_ROOT", str(tmp_path / "root"))
-    with pytest.raises(DataError, match="one of Amazon_Beauty, Amazon_Cell, Demo, Shop") as error:
+    with pytest.raises(DataError, match="one of Amazon_Beauty, Amazon_Cell, Demo, .*, Shop, Tmall") as error:
         find_dataset("Books")
     assert error.value.file == "Books"
 
@@ -293,7 +286,7 @@ def test_demo_is_used_if_the_server_does_not_answer(monkeypatch, capsys):
     def fetch(name):
         raise ServerUnreachable("No answer.")
 
-    monkeypatch.setattr("dataset.files.fetch", fetch)
+    monkeypatch.setattr("dataset.find.fetch", fetch)
     names = [data.short_name for data in load_datasets(["Demo", "cell", "beauty"])]
     assert names == ["demo"]
     assert "included dataset Demo instead" in capsys.readouterr().out
@@ -305,7 +298,7 @@ def test_a_wrong_answer_is_an_error(monkeypatch):
     def fetch(name):
         raise DownloadError("Another file.")
 
-    monkeypatch.setattr("dataset.files.fetch", fetch)
+    monkeypatch.setattr("dataset.find.fetch", fetch)
     with pytest.raises(DownloadError, match="Another file"):
         load_datasets(["Demo", "beauty"])
 

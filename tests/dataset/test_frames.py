@@ -6,7 +6,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from dataset.files import load_dataset, read_items
+from dataset.files import read_items
+from dataset.find import load_dataset
 from dataset.logs.convert import ConvertOptions, convert
 from dataset.logs.frames import log_from_frame, sessions_from_frame
 from dataset.logs.opening import ConvertError

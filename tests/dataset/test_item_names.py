@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 from log_files import write_rows
 
-from dataset.files import ROOT, hash_dataset, load_dataset, read_items
+from dataset.files import ROOT, read_items
+from dataset.find import load_dataset
+from dataset.folders import hash_dataset
 from dataset.logs.log_sessions import read_log_sessions
 from dataset.logs.opening import ConvertError
 from dataset.session_lists import NamedSessions, is_list_file, read_lists

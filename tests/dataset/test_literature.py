@@ -9,9 +9,9 @@ from session_lists import as_rows
 
 from dataset import literature
 from dataset.fetch import SUMS
-from dataset.files import load_dataset
+from dataset.folders import read_dataset
 from dataset.literature import LITERATURE, Source, make_literature_dataset
-from process_data import prepare
+from process_data import DataError, prepare
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def publish(tmp_path, monkeypatch):
         fetched = lambda names: [tmp_path / file for file in names]  # noqa: E731
         monkeypatch.setattr(literature, "fetch_literature", fetched)
         monkeypatch.setitem(LITERATURE, name, Source(tuple(files), split, ""))
-        return load_dataset(make_literature_dataset(name, tmp_path / name))
+        return read_dataset(make_literature_dataset(name, tmp_path / name))
 
     return publish
 
@@ -55,6 +55,10 @@ def test_a_finished_folder_is_not_made_again(publish, tmp_path, monkeypatch):
     monkeypatch.setitem(LITERATURE, "S3_Toys", Source(("b.txt",), "leave-one-out", made.sha256))
     monkeypatch.setattr(literature, "fetch_literature", lambda names: pytest.fail("it is complete"))
     assert make_literature_dataset("S3_Toys", made.folder) == made.folder
+    before = (made.folder / "train_sessions.csv").read_text()
+    (made.folder / "train_sessions.csv").write_text(before + '"[5]",6,9\n')
+    with pytest.raises(DataError, match="S3_Toys: has other sessions than the published S3_Toys; rename or remove"):
+        make_literature_dataset("S3_Toys", made.folder)
 
 
 # Users or sessions, training rows, test rows, items. Tmall has 40,727 items; the papers count the padding, too.
@@ -71,7 +75,7 @@ COUNTS = {
 def test_the_counts_of_the_papers(name, real_data, tmp_path):
     if not Path(real_data, "literature").is_dir():
         pytest.skip("real data: DATASET_ROOT has no folder literature")
-    dataset = load_dataset(make_literature_dataset(name, tmp_path / name))
+    dataset = read_dataset(make_literature_dataset(name, tmp_path / name))
     assert dataset.sha256 == LITERATURE[name].sha256
     users, train, test, items = COUNTS[name]
     assert (len(set(dataset.train.users)), len(dataset.train), len(dataset.test)) == (users, train, test)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from session_lists import as_rows, prefix_rows
 
-from dataset.files import ROOT, load_dataset, read_sessions
+from dataset.files import ROOT, read_sessions
+from dataset.find import load_dataset
 from dataset.sessions import DataError, Sessions
 from dataset.split import TooFewUsers, split_sessions
 from dataset.users import identify_users

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dataset.fetch import AMAZON
-from dataset.files import ROOT, load_dataset
+from dataset.files import ROOT
+from dataset.find import load_dataset
 from experiments import compare, report_numbers, saved_runs
 from experiments.compare import ablation_plans, honest_plans, report_plans, run_plan, trial_plans
 from experiments.saved_runs import Plan, headline, load_results, read_result

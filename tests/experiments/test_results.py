@@ -15,7 +15,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from test_fetch import Server, closed_port
 
-from dataset.files import ROOT, load_dataset
+from dataset.files import ROOT
+from dataset.find import load_dataset
 from experiments import results
 from sessionrec import pretrained
 

@@ -10,7 +10,8 @@ import optuna
 import pandas as pd
 import pytest
 
-from dataset.files import ROOT, load_dataset
+from dataset.files import ROOT
+from dataset.find import load_dataset
 from experiments import tune
 from experiments.search_spaces import NEURAL_SPACE, SPACES, Float
 from experiments.trial_table import COLUMNS

@@ -3,7 +3,7 @@
 import papermill
 import pytest
 
-from dataset.files import load_dataset
+from dataset.find import load_dataset
 from sessionrec.recipes import load_recipe
 from sessionrec.run import Split, run_recipe
 

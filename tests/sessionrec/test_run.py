@@ -8,7 +8,7 @@ import pytest
 import torch
 from planted import BATCH_SIZE, N_ITEMS, assert_same_bits, planted_walks, weights_of, without_seconds, write_planted
 
-from dataset.files import load_dataset
+from dataset.find import load_dataset
 from metrics import summarize
 from process_data import prepare
 from sessionrec.checkpoint import load_checkpoint
