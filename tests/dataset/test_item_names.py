@@ -197,7 +197,7 @@ def test_a_label_without_a_name_is_named_with_its_line(tmp_path):
         ("1 5 6 7\n2 5\n", False),
         ("sessions\n[1]\n", True),
         ("", True),
-        (gzip.compress(b"session\n[1]\n"), False),
+        (gzip.compress(b"session\n[1]\n", mtime=0), False),
         (b"PAR1", False),
     ],
 )
