@@ -68,7 +68,7 @@ def test_a_damaged_row_is_named(line, tmp_path):
 # ------------------------------------------------------------------------------------------------------------
 # Real faults
 
-COMMAND = ["-m", "experiments.tune", "--dataset", "Demo", "--model", "STAN", "SKNN", "--trials", "4", "--folder"]
+COMMAND = ["-m", "experiments.tune", "--dataset", "Demo", "--model", "STAN", "SKNN", "--trials", "3", "--folder"]
 LIMITED = """
 import resource, sys
 from experiments import tune
@@ -91,10 +91,11 @@ def test_a_full_disk_keeps_the_table_and_names_it(tmp_path):
     assert "Traceback" not in full.stderr and os.listdir(tmp_path) == ["demo.csv"]
     assert (tmp_path / "demo.csv").read_bytes() == before
     assert tune.main([*COMMAND[2:], str(tmp_path)]) == 0
-    assert read_trials("demo", folder=tmp_path)["number"].tolist() == [1, 2, 1, 2, 3, 4, 3, 4]
+    assert read_trials("demo", folder=tmp_path)["number"].tolist() == [1, 2, 1, 2, 3, 3]
     assert (tmp_path / "demo.csv").read_bytes().startswith(before)
 
 
+@pytest.mark.timeout(1200)  # on a machine that is busy, starting two studies takes minutes
 def test_two_studies_at_once_lose_no_row(tmp_path):
     studies = [
         subprocess.Popen([sys.executable, *COMMAND, tmp_path], cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -102,12 +103,12 @@ def test_two_studies_at_once_lose_no_row(tmp_path):
     ]
     refused = f"experiments.tune: {tmp_path}/demo.csv is in use by another process; wait until that process ends"
     for study in studies:
-        error = study.communicate(timeout=200)[1]
+        error = study.communicate()[1]
         assert study.returncode == 0 or (study.returncode == 1 and error.splitlines()[-1] == refused), error
     assert tune.main([*COMMAND[2:], str(tmp_path)]) == 0
     table = read_trials("demo", folder=tmp_path)
     for model in ("STAN", "SKNN"):
-        assert table.loc[table["model"] == model, "number"].tolist() == [1, 2, 3, 4]
+        assert table.loc[table["model"] == model, "number"].tolist() == [1, 2, 3]
 
 
 HOLD = "import sys; from pathlib import Path; from dataset.parts import lock_file\n"
