@@ -112,7 +112,7 @@ cp {tmp_path}/pip "$3/bin/python"
     command = ["make", f"PYTHON={python}", ".venv/.installed-run"]
     options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     runs = [subprocess.Popen(command, **options) for _ in range(2)]
-    printed = [run.communicate(timeout=60)[0] for run in runs]
+    printed = [run.communicate(timeout=280)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], printed
     assert (tmp_path / "calls").read_text() == "pip\n"
     assert sum("is up to date" in text for text in printed) == 1

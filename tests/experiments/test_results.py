@@ -361,7 +361,7 @@ def test_a_second_run_waits_for_the_first(tmp_path):
     second = start(0)
     assert second.stdout.readline() == "waiting\n" and second.poll() is None
     first.kill()
-    assert second.communicate(timeout=60)[0] == "in\n" and second.returncode == 0
+    assert second.communicate(timeout=280)[0] == "in\n" and second.returncode == 0
     first.wait()
     first.stdout.close()
     assert not files_below(tmp_path / "results")

@@ -125,7 +125,7 @@ def test_a_killed_process_ends_the_job_and_it_resumes(tmp_path):
     try:
         wait_for(state.exists)
         os.kill(process_of_rank(1, path), signal.SIGKILL)
-        printed, errors = job.communicate(timeout=60)
+        printed, errors = job.communicate(timeout=280)
     finally:
         job.kill()
     assert job.returncode != 0

@@ -103,7 +103,7 @@ def test_a_full_disk_is_reported_in_one_line_and_keeps_old_files(tmp_path):
     arguments = ["--dataset", "Demo", "--model", "GRU4REC", "--epochs", "1", "--output", str(output)]
     program = f"from train import main; import sys; sys.exit(main({arguments!r}))"
     whole = start(program)
-    assert whole.wait(120) == 0
+    assert whole.wait(280) == 0
     before = output.read_bytes()
 
     def small_disk():
@@ -111,7 +111,7 @@ def test_a_full_disk_is_reported_in_one_line_and_keeps_old_files(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     run = start(program, preexec_fn=small_disk)
-    assert run.wait(120) == 1
+    assert run.wait(280) == 1
     error = run.stderr.read().splitlines()[-1]
     assert error.startswith("train.py: ") and str(output.parent) in error, error
     assert output.read_bytes() == before
@@ -140,7 +140,7 @@ sys.exit(main({arguments!r}))
         arguments += ["--output", str(output)]
         own = str(tmp_path / f"{seed}.safetensors")
         runs.append(start(program.format(own=own, arguments=arguments), stdout=subprocess.PIPE))
-    saved = [float(run.communicate(timeout=120)[0].split()[0]) for run in runs]
+    saved = [float(run.communicate(timeout=280)[0].split()[0]) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     last = int(saved[1] > saved[0])
     contents = output.read_bytes()
@@ -155,7 +155,7 @@ def test_two_processes_train_identical_models(model, tmp_path):
     for file in files:
         arguments = ["--dataset", "Demo", "--model", model, "--epochs", "2", "--output", str(file)]
         run = start(f"from train import main; import sys; sys.exit(main({arguments!r}))")
-        assert run.wait(120) == 0
+        assert run.wait(280) == 0
     assert_same_bits(*map(weights, files))
 
 
@@ -185,11 +185,11 @@ def test_interrupting_a_notebook_keeps_the_history(project_copy):
         client.execute(TRAINING_CELL)
         printed = ""
         while "finished epoch 2" not in printed:
-            printed += str(client.get_iopub_msg(timeout=60)["content"].get("text", ""))
+            printed += str(client.get_iopub_msg(timeout=280)["content"].get("text", ""))
         manager.interrupt_kernel()
-        assert client.get_shell_msg(timeout=60)["content"]["status"] == "ok"
+        assert client.get_shell_msg(timeout=280)["content"]["status"] == "ok"
         client.execute(NEXT_CELL)
-        while "found" not in (text := str(client.get_iopub_msg(timeout=60)["content"].get("text", ""))):
+        while "found" not in (text := str(client.get_iopub_msg(timeout=280)["content"].get("text", ""))):
             printed += text
     finally:
         client.stop_channels()
