@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No progress bars. tqdm reads this variable when it is imported, so it must be set before test modules are.
 os.environ["TQDM_DISABLE"] = "1"
+
+# A shell lets what it starts in the background ignore Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_REAL_DATA = "real data: DATASET_ROOT is not set"
 REAL_FILES = [f"{name}/{part}_sessions.csv" for name in ("Amazon_Beauty", "Amazon_Cell") for part in ("train", "test")]

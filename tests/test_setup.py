@@ -60,7 +60,7 @@ def test_make_passes_its_variables_on():
     assert '-m experiments.results --epochs "3" --thorough --budget-minutes "2.5"' in printed
     command = ["make", "-n", "results", "THOROUGH=0"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert printed.endswith("-m experiments.results \n")
+    assert "-m experiments.results \n" in printed
     lab = subprocess.run(
         ["make", "-n", "lab", "ARGS=--port 9000"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -76,7 +76,8 @@ def test_a_fitted_baselines_history_has_its_validation_metrics():
     (row,) = history.rows
     assert (row["epoch"], history.best_epoch, history.interrupted) == (1, 1, False)
     assert row["HR@20"] == (rank_labels(model, data.valid) <= 20).mean() > 0
-    whole = fit_baseline(model, prepare(load_dataset("Demo"), split="none"))
+    everything = prepare(load_dataset("Demo"), split="none")
+    whole = fit_baseline(build_model("SKNN", n_items=everything.n_items), everything)
     assert {*whole.rows[0]} == {"epoch", "seconds"}
 
 

@@ -343,7 +343,7 @@ def test_a_dataset_is_made_explorable():
     demo = load_dataset("Demo")
     ids = np.unique(demo.train.items)
     checkpoint = Checkpoint(
-        build_model("NARM", n_items=len(ids), width=8), Vocabulary(ids), np.ones(len(ids) + 1), HEADER
+        build_model("NARM", n_items=len(ids), width=8), Vocabulary(ids), np.ones(len(ids) + 1, int), HEADER
     )
     dataset = Explorable.of({"NARM": checkpoint}, demo)
     assert len(dataset.sessions) == len(set(demo.train.users)) == 3000
