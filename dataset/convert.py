@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("log", type=Path, help="text or Parquet file, also .gz or .zip; with --to, a dataset folder")
     add("--output", required=True, type=Path, help="folder to write")
     add("--to", choices=TOOLS, help="export the sessions of a dataset folder as a log for this tool")
-    add("--columns", help="names of the columns, such as user,item,rating,timestamp (default: detect them)")
+    add("--columns", help="what each column of the log is, in its order, such as user,item,rating,timestamp")
     add("--time-unit", choices=UNITS, help="unit of the times (default: detect it)")
     add("--items", type=Path, help="items.csv of an earlier conversion: its items keep their ids, new ones follow")
     add("--split", choices=SPLITS, help="test some users, the sessions that end last, or each user's last item")

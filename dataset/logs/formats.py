@@ -172,7 +172,8 @@ def find_columns(path: str | Path, names: list[str], columns: str | None = None)
         where = f"--columns {columns}" if columns else f"the columns are {','.join(names)[:80]}"
         raise ConvertError(
             f"{path}: there is no column `{column}` ({where}); "
-            "name the columns, for example with --columns user,item,rating,timestamp"
+            "name the columns, for example with --columns user,item,rating,timestamp: a word for each column, in the "
+            "order of the file, and - for one that is not read"
         )
     return found
 

@@ -128,6 +128,7 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 def read_blocks(path: Path, size: int = BLOCK) -> Iterator[tuple[int, bytes]]:
     """Blocks of whole lines of about `size` bytes, each with the number of its first line.
 
+    A last line without a line end is a block of its own, as it is.
     Raises ConvertError for a line that is too long, for text that is not UTF-8, and for the ratio of a file that is
     made to fill memory.
     """
@@ -151,7 +152,7 @@ def read_blocks(path: Path, size: int = BLOCK) -> Iterator[tuple[int, bytes]]:
                 line += block.count(b"\n")
     if rest:
         _check_lines(path, line, rest + b"\n", b"")
-        yield line, rest + b"\n"
+        yield line, rest
 
 
 def _check_lines(path: Path, first: int, block: bytes, rest: bytes) -> None:
@@ -177,7 +178,7 @@ def read_sample(path: Path, rows: int, size: int = 1 << 20) -> list[str]:
         raise ConvertError(f"{path}: the file is a tar archive; unpack it, and name the log in it")
     if b"\0" in block:
         raise ConvertError(f"{path}: the file is not UTF-8 text; save it as UTF-8")
-    lines = block.decode().split("\n")[:-1]
+    lines = block.decode().removesuffix("\n").split("\n") if block else []
     if not lines or not lines[0].strip():
         where = ", line 1: the line is empty; remove it" if lines else ": the file is empty; save the log again"
         raise ConvertError(f"{path}{where}")

@@ -25,6 +25,9 @@ def parse_log(path: Path, form: TextFormat) -> Iterator[pl.DataFrame]:
     """The rows of a log, without its header, in frames. Raises ConvertError, naming the line."""
     skip, rest, rest_line = int(form.has_header), b"", 0
     for line, block in read_blocks(path):
+        if not block.endswith(b"\n"):
+            _check_is_whole(path, line, block, form)
+            block += b"\n"
         if rest:
             line, block = rest_line, rest + block
         if form.separator in _QUOTED and b'"' in block:
@@ -36,6 +39,16 @@ def parse_log(path: Path, form: TextFormat) -> Iterator[pl.DataFrame]:
         yield frame
     if rest:
         raise _quote_error(path, rest_line)
+
+
+def _check_is_whole(path: Path, line: int, text: bytes, form: TextFormat) -> None:
+    """Raise ConvertError if the last line of a file, which has no line end, has too few cells: the file is cut off."""
+    cells = text.split() if form.separator == " " else text.split(form.separator.encode())
+    if len(cells) < form.width and b'"' not in text and "items" not in form.columns:
+        raise ConvertError(
+            f"{path}, line {line}: the last line has {len(cells)} cells instead of {form.width} and no line end, so "
+            "the file is cut off; get it again, or remove this line"
+        )
 
 
 def _clean(cell: pl.Expr) -> pl.Expr:

@@ -328,3 +328,19 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch, capsys):
         "choose another --output"
     )
     assert time.monotonic() - start < 60 and not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("cut", ["u2;b;3", "u2;b", "u"])
+def test_a_file_that_is_cut_off_in_its_last_line_is_refused(tmp_path, cut):
+    """It has fewer cells and no line end. Read as it is, a cut time would be another time."""
+    path = tmp_path / "clicks.csv"
+    path.write_text(f"user;item;time;price\nu1;a;1;2\nu1;b;2;2\n{cut}")
+    with pytest.raises(
+        ConvertError, match=r"clicks.csv, line 4: the last line has \d cells instead of 4 and no line end"
+    ):
+        convert(path, tmp_path / "out")
+    path.write_text(
+        "user;item;time;price\n" + "".join(f"u{u};{i};{u + n};2\n" for u in range(9) for n, i in enumerate("ab"))
+    )
+    path.write_text(path.read_text().rstrip("\n"))  # a whole last line without a line end
+    assert convert(path, tmp_path / "out").interactions == 18
