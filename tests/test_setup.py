@@ -1,6 +1,7 @@
 """Set-up: pinned packages, documented requirements and targets."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -101,7 +102,7 @@ def test_two_installations_at_once(tmp_path):
     python = tmp_path / "python"
     python.write_text(
         f"""#!/bin/sh
-[ "$1" = -m ] || exec {sys.executable} "$@"
+[ "$1" = -m ] || exec {shlex.quote(sys.executable)} "$@"
 mkdir -p "$3/bin"
 cp {tmp_path}/pip "$3/bin/python"
 """
@@ -124,6 +125,7 @@ def test_git_ignores_only_data_and_local_results():
         ".venv",  # also a link to an environment elsewhere, which git would otherwise track
         ".venv/bin/python",
         "dataset/Amazon_Beauty/train_sessions.csv",
+        "dataset/shop/items.csv",
         "results/test_result_beauty.csv",
         "results/get_final_result.ipynb",
         "checkpoints/Demo/GRU4REC.safetensors",
