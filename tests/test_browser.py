@@ -200,7 +200,7 @@ def test_a_hostile_name_of_a_dataset_is_shown_as_text(lab, project_copy, browser
     notebook = nbformat.read(project_copy / "get_final_result.ipynb", 4)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = f'DATASETS, MODELS, CHECKPOINTS = [{HOSTILE!r}], ["CoOccurrence"], {{}}\nK, EPOCHS = 20, 1'
+            cell.source += f'\nDATASETS, MODELS, EPOCHS = [{HOSTILE!r}], ["CoOccurrence"], 1'
     markdown = f"Markdown('a: ' + plots.escape_markdown({HOSTILE!r}))"
     notebook.cells.append(nbformat.v4.new_code_cell(f"from IPython.display import Markdown\n{markdown}"))
     nbformat.write(notebook, project_copy / "hostile.ipynb")
