@@ -129,6 +129,15 @@ def check_columns(sessions: Sessions, *names: str) -> None:
             raise ValueError(f"the sessions have no {name}; name them: {Sessions.made_by}")
 
 
+def check_encoded(sessions: Sessions, taker: str) -> None:
+    """Raise ValueError unless these are encoded sessions. taker: the function that takes them."""
+    if getattr(sessions, "n_items", None) is None:
+        raise ValueError(
+            f"{taker} takes encoded sessions (ids 1..n), and these have raw ids: "
+            "pass `data.train` of `data = prepare(dataset)`, not `dataset.train`"
+        )
+
+
 def check_popularity(popularity: object, n_items: int | None = None) -> None:
     """Raise ValueError unless it holds counts (n + 1,), for `n_items` items if that is given."""
     is_right = isinstance(popularity, np.ndarray) and popularity.ndim == 1 and popularity.dtype.kind in "iu"
