@@ -260,13 +260,16 @@ def test_explorer_by_keyboard(lab, browser, project_copy):
     assert not [cell["error"] for cell in browser.execute_script(CELLS) if cell["error"]]
     dataset, model, session, append = browser.find_elements(By.CSS_SELECTOR, inputs)
 
+    image = panel + ".widget-html img[src^='data:image/png']"
+
     def picture():
-        return browser.find_element(By.CSS_SELECTOR, panel + ".widget-html img[src^='data:image/png']")
+        """What is drawn, read in one step: the element is replaced with every answer."""
+        return browser.execute_script("return document.querySelector(arguments[0])?.src", image)
 
     def press(what, *keys):
-        before = picture().get_attribute("src")
+        before = picture()
         ActionChains(browser).send_keys(*keys).perform()
-        wait_for(lambda: picture().get_attribute("src") != before, 60, f"{what}: another picture")
+        wait_for(lambda: picture() not in (None, before), 60, f"{what}: another picture")
 
     def wait_taken(box, text):
         wait_for(
@@ -279,7 +282,10 @@ def test_explorer_by_keyboard(lab, browser, project_copy):
         """The sentence in the widget below a box, once it stands there."""
         script = "return arguments[0].closest('.widget-text').nextElementSibling.innerText"
         text = wait_for(lambda: browser.execute_script(script, box).strip(), 60, "a sentence below the box")
-        assert picture().location["y"] > box.location["y"]
+        top = "return document.querySelector(arguments[0]).getBoundingClientRect().y"
+        assert browser.execute_script(top, image) > browser.execute_script(
+            "return arguments[0].getBoundingClientRect().y", box
+        )
         return text
 
     def choices(box):
